@@ -1,0 +1,10 @@
+"""Pages at the root, the REST API under /api/v1/, the back office under /admin/."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("api/v1/", include("kb.api.urls")),
+    path("admin/", admin.site.urls),
+    path("", include("kb.urls")),
+]

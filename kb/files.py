@@ -1,0 +1,74 @@
+"""Where uploaded files lie: one file per content, named by its SHA-256, never by what people sent."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage
+
+COPY_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that is safely on disk. `name` is its name in the storage, `size` is in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class FileTooLarge(Exception):
+    """The file is larger than this install accepts."""
+
+
+class ContentStorage(FileSystemStorage):
+    """Keep each content once; a file is complete and synced before its name exists."""
+
+    def put(self, chunks: Iterator[bytes], *, max_bytes: int) -> StoredFile:
+        """Write a stream of bytes and return its address. Raises FileTooLarge, leaving nothing."""
+        incoming = Path(self.location) / "incoming"
+        incoming.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        with tempfile.NamedTemporaryFile(dir=incoming, delete=False) as target:
+            try:
+                for chunk in chunks:
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise FileTooLarge
+                    digest.update(chunk)
+                    target.write(chunk)
+                target.flush()
+                os.fsync(target.fileno())
+            except BaseException:
+                Path(target.name).unlink(missing_ok=True)
+                raise
+        return self._settle(Path(target.name), digest.hexdigest(), size)
+
+    def _settle(self, temporary: Path, sha256: str, size: int) -> StoredFile:
+        name = f"{sha256[:2]}/{sha256}"
+        final = Path(self.path(name))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.chmod(0o600)
+        os.replace(temporary, final)
+        directory = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return StoredFile(name, sha256, size)
+
+    def names(self) -> Iterator[tuple[str, float]]:
+        """Give every stored file's name and its time of writing, in seconds since the epoch."""
+        for path in Path(self.location).glob("*/*"):
+            yield path.relative_to(self.location).as_posix(), path.stat().st_mtime
+
+
+def chunks_of(file: File) -> Iterator[bytes]:
+    """Read an open file from its start, a megabyte at a time."""
+    yield from file.chunks(COPY_BYTES)
+

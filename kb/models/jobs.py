@@ -1,0 +1,227 @@
+"""One long piece of work on one row: claimed with a lease, finished behind a fence.
+
+Rows are the truth and messages are hints (docs/architecture.md). A worker that was stopped, lost
+the network or slept too long finds its token gone and its result is thrown away.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Self
+
+from django.conf import settings
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    models,
+    transaction,
+)
+from django.db.models import Q
+from django.utils import timezone
+
+_CLAIM = """
+UPDATE kb_job SET state = 'running', lease_token = %(token)s, attempts = attempts + 1,
+       lease_until = now() + make_interval(secs => %(lease_s)s),
+       started_at = COALESCE(started_at, now()), stage = '', done = 0, total = 0
+ WHERE id = (SELECT id FROM kb_job
+              WHERE kind = %(kind)s AND attempts < %(max_attempts)s
+                AND ((state = 'waiting' AND not_before <= now())
+                     OR (state = 'running' AND lease_until < now()))
+              ORDER BY not_before, id FOR UPDATE SKIP LOCKED LIMIT 1)
+RETURNING *
+"""
+EXHAUSTED = (
+    "Processing stopped {attempts} times without finishing, most likely because the file needs more"
+    " memory than there is. Split the file or try again when the machine is less busy."
+)
+
+
+class LeaseLost(Exception):
+    """Another worker holds the job by now; this one's result is thrown away."""
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def waiting(self) -> Self:
+        """Jobs that a worker could claim now."""
+        now = timezone.now()
+        return self.filter(
+            Q(state=Job.State.WAITING, not_before__lte=now)
+            | Q(state=Job.State.RUNNING, lease_until__lt=now),
+            attempts__lt=settings.MAX_ATTEMPTS,
+        )
+
+    def exhausted(self) -> Self:
+        """Jobs whose last allowed worker died."""
+        return self.filter(
+            state=Job.State.RUNNING,
+            lease_until__lt=timezone.now(),
+            attempts__gte=settings.MAX_ATTEMPTS,
+        )
+
+    def claim(self, kind: str) -> "Job | None":
+        """Take the oldest job of a kind that waits or lost its worker; None when there is none."""
+        parameters = {
+            "kind": kind,
+            "token": uuid.uuid4(),
+            "lease_s": settings.LEASE_S,
+            "max_attempts": settings.MAX_ATTEMPTS,
+        }
+        return next(iter(self.raw(_CLAIM, parameters)), None)
+
+
+class Job(models.Model):
+    class Kind(models.TextChoices):
+        INGEST = "ingest", "Ingest a document"
+        REEMBED = "reembed", "Embed everything with another model"
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    kind = models.CharField(max_length=16, choices=Kind)
+    state = models.CharField(max_length=16, choices=State, default=State.WAITING)
+    stage = models.CharField(max_length=32, blank=True)
+    done = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(default=timezone.now)
+    error_code = models.CharField(max_length=32, blank=True)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["waiting", "running", "done", "failed", "cancelled"]),
+                name="job_state_known",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["kind", "not_before", "id"],
+                condition=Q(state__in=["waiting", "running"]),
+                name="job_open",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.pk}: {self.state}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in (self.State.DONE, self.State.FAILED, self.State.CANCELLED)
+
+    @property
+    def percent(self) -> int:
+        """How far the present stage is, 0–100."""
+        if self.state == self.State.DONE:
+            return 100
+        return min(99, self.done * 100 // self.total) if self.total else 0
+
+    def _mine(self) -> JobQuerySet:
+        return Job.objects.filter(
+            pk=self.pk, lease_token=self.lease_token, state=self.State.RUNNING
+        )
+
+    def renew(self) -> bool:
+        """Extend our lease; False when another worker holds the job by now."""
+        lease_until = timezone.now() + timedelta(seconds=settings.LEASE_S)
+        return bool(self._mine().update(lease_until=lease_until))
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Show progress. Raises LeaseLost when the job is no longer ours."""
+        if not self._mine().update(stage=stage, done=done, total=total):
+            raise LeaseLost
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[threading.Event]:
+        """Renew the lease from a thread while the body works; the event says that it was lost."""
+        stop, lost = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(settings.LEASE_S / 3):
+                close_old_connections()
+                try:
+                    if not self.renew():
+                        lost.set()
+                        return
+                except (OperationalError, InterfaceError):
+                    connection.close()  # it may be restarting; the next beat tries again
+            connection.close()
+
+        thread = threading.Thread(target=beat, name=f"heartbeat-{self.pk}", daemon=True)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            stop.set()
+            thread.join()
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Commit the body together with DONE, or nothing. Raises LeaseLost when fenced off."""
+        with transaction.atomic():
+            finished = self._mine().update(
+                state=self.State.DONE,
+                stage="",
+                error="",
+                error_code="",
+                lease_until=None,
+                finished_at=timezone.now(),
+            )
+            if not finished:
+                raise LeaseLost
+            yield
+
+    def fail(self, error: str, *, code: str = "") -> bool:
+        """End the job with a sentence for a person; False when it is not ours any more."""
+        self.error, self.error_code = error, code
+        return bool(
+            self._mine().update(
+                state=self.State.FAILED,
+                error=error,
+                error_code=code,
+                lease_until=None,
+                finished_at=timezone.now(),
+            )
+        )
+
+    def release(self, *, error: str = "") -> None:
+        """Put the job back; it is tried again after a pause that doubles with each attempt."""
+        pause = timedelta(seconds=min(600, 2**self.attempts))
+        self._mine().update(
+            state=self.State.WAITING,
+            lease_token=None,
+            lease_until=None,
+            error=error,
+            not_before=timezone.now() + pause,
+        )
+
+    def retry(self) -> bool:
+        """Let a failed job run again from its beginning; False when it has not failed."""
+        failed = Job.objects.filter(
+            pk=self.pk, state__in=[self.State.FAILED, self.State.CANCELLED]
+        )
+        return bool(
+            failed.update(
+                state=self.State.WAITING,
+                attempts=0,
+                error="",
+                error_code="",
+                not_before=timezone.now(),
+                finished_at=None,
+            )
+        )
