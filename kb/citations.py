@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from kb.prompts import NOT_IN_DOCUMENTS, Source
 from kb.sentences import (
     MARKER_GROUP,
-    Sentence,
     SentenceKind,
     content_words,
     language_of,
@@ -26,7 +25,10 @@ class CitationMark:
     end: int
 
 
-_CODE = re.compile(r"(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:(?P=fence)|\Z)|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)", re.DOTALL)
+_CODE = re.compile(
+    r"(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:(?P=fence)|\Z)|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)",
+    re.DOTALL,
+)
 _MARKER_GROUP = re.compile(MARKER_GROUP)
 _NUMBER_OR_RANGE = re.compile(r"(\d{1,2})(?:[ \t]*[-–][ \t]*(\d{1,2}))?")
 
@@ -42,7 +44,10 @@ def find_citations(answer_text: str) -> list[CitationMark]:
         start, end = group.span()
         if any(code_start <= start < code_end for code_start, code_end in code):
             continue
-        if answer_text[end : end + 1] == ":" and not answer_text[:start].rpartition("\n")[2].strip():
+        if (
+            answer_text[end : end + 1] == ":"
+            and not answer_text[:start].rpartition("\n")[2].strip()
+        ):
             continue  # "[1]: https://…" defines a link
         marks.extend(CitationMark(marker, start, end) for marker in _markers(group.group()))
     return marks
@@ -85,14 +90,20 @@ def check_support(
     by_marker = {source.marker: source for source in sources}
     judged: list[SentenceSupport] = []
     for sentence in split_sentences(answer_text):
-        markers = tuple(dict.fromkeys(m.marker for m in marks if sentence.start <= m.start < sentence.end))
+        markers = tuple(
+            dict.fromkeys(m.marker for m in marks if sentence.start <= m.start < sentence.end)
+        )
         text = _MARKER_GROUP.sub("", answer_text[sentence.start : sentence.end])
         if claims_nothing(text, sentence.kind):
             judged.append(SentenceSupport(sentence.start, sentence.end, markers, 1.0, True))
             continue
         cited = [by_marker[marker] for marker in markers if marker in by_marker]
         score = _containment(text, cited if markers else sources)
-        judged.append(SentenceSupport(sentence.start, sentence.end, markers, score, score >= SUPPORT_THRESHOLD))
+        judged.append(
+            SentenceSupport(
+                sentence.start, sentence.end, markers, score, score >= SUPPORT_THRESHOLD
+            )
+        )
     return judged
 
 
@@ -103,7 +114,11 @@ def claims_nothing(text: str, kind: SentenceKind) -> bool:
 
 def _containment(text: str, sources: Sequence[Source]) -> float:
     language = language_of(" ".join(source.text for source in sources))
-    found = set(content_words(" ".join(f"{s.title} {' '.join(s.heading_path)} {s.text}" for s in sources), language))
+    found = set(
+        content_words(
+            " ".join(f"{s.title} {' '.join(s.heading_path)} {s.text}" for s in sources), language
+        )
+    )
     wanted = content_words(text, language)
     return sum(word in found for word in wanted) / len(wanted) if wanted else 1.0
 

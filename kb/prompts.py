@@ -135,7 +135,9 @@ _CONTROL_TOKEN = re.compile(
     re.IGNORECASE,
 )
 # Characters that no reader sees and a model reads: zero width, direction marks, tag characters.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+)
 
 
 def _disarmed(text: str, fence: str) -> str:
@@ -145,11 +147,7 @@ def _disarmed(text: str, fence: str) -> str:
 
 
 _POINTS_BACK = frozenset(
-    """it its it's they them their theirs this that these those he him his she her hers there here
-    one ones former latter same other others else also too instead both either neither so such
-    er sie es ihn ihm ihr das dies diese dieser dieses dort dazu davon damit darüber
-    il elle ils elles ce cela ça cette ces y en lui leur
-    ello esto eso esta este ese esa ellos ellas""".split()
+    ["it", "its", "it's", "they", "them", "their", "theirs", "this", "that", "these", "those", "he", "him", "his", "she", "her", "hers", "there", "here", "one", "ones", "former", "latter", "same", "other", "others", "else", "also", "too", "instead", "both", "either", "neither", "so", "such", "er", "sie", "es", "ihn", "ihm", "ihr", "das", "dies", "diese", "dieser", "dieses", "dort", "dazu", "davon", "damit", "darüber", "il", "elle", "ils", "elles", "ce", "cela", "ça", "cette", "ces", "y", "en", "lui", "leur", "ello", "esto", "eso", "esta", "este", "ese", "esa", "ellos", "ellas"]
 )
 _OPENS_A_FOLLOW_UP = re.compile(
     r"\s*(?:and|or|but|so|then|what about|how about|why|why not|how so|und|aber|et|mais|y|pero)\b",

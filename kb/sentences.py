@@ -37,7 +37,9 @@ _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]+\S")
 _LIST_ITEM = re.compile(r"[ \t>]*(?:[-*+•‣◦▪●–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])[ \t]+\S")
 _TABLE_ROW = re.compile(r"[ \t]*\|.*\|[ \t]*$")
-_RULE = re.compile(r"[ \t]*(?:[-=*_][ \t]*){3,}$|[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_RULE = re.compile(
+    r"[ \t]*(?:[-=*_][ \t]*){3,}$|[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$"
+)
 
 MARKER_GROUP = r"(?:\[\^?(?:[Ss]ources?[ \t]*)?\d{1,2}(?:[ \t]*[-–,;][ \t]*\d{1,2})*\](?!\()|【\d{1,2}[^】]{0,20}】)"
 # The end of a sentence: its stop, closing quotes and brackets, and markers that follow them.
@@ -143,8 +145,15 @@ def _ends_sentence(text: str, start: int, stop: re.Match[str], end: int) -> bool
     if word.isdigit() and len(word) <= 3:
         month = next_word.casefold().strip(".,;") in wordlists.MONTHS
         return not month and bool(text[start : before.start()].strip())
-    if word in wordlists.ABBREVIATIONS or (len(word) == 1 and word.isalpha()) or _DOTTED.match(word):
-        return next_word.strip(",'’").casefold() in wordlists.SENTENCE_OPENERS and word not in wordlists.TITLES
+    if (
+        word in wordlists.ABBREVIATIONS
+        or (len(word) == 1 and word.isalpha())
+        or _DOTTED.match(word)
+    ):
+        return (
+            next_word.strip(",'’").casefold() in wordlists.SENTENCE_OPENERS
+            and word not in wordlists.TITLES
+        )
     return True
 
 

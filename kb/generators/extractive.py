@@ -152,8 +152,14 @@ def _similarities(
     return [float(value) for value in vectors[1:] @ vectors[0]]
 
 
-_ASKS_NUMBER = re.compile(r"\b(?:how (?:many|much|long|old|far|often|tall|big)|what (?:year|date|percent\w*|time|number)|when|wie ?viele?|wann|combien|quand|cuánt\w+|cuándo)\b", re.I)
-_HAS_NUMBER = re.compile(r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|million|once|twice|daily|weekly|monthly|january|february|march|april|june|july|august|september|october|november|december|monday|tuesday|wednesday|thursday|friday)\b", re.I)
+_ASKS_NUMBER = re.compile(
+    r"\b(?:how (?:many|much|long|old|far|often|tall|big)|what (?:year|date|percent\w*|time|number)|when|wie ?viele?|wann|combien|quand|cuánt\w+|cuándo)\b",
+    re.I,
+)
+_HAS_NUMBER = re.compile(
+    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|million|once|twice|daily|weekly|monthly|january|february|march|april|june|july|august|september|october|november|december|monday|tuesday|wednesday|thursday|friday)\b",
+    re.I,
+)
 _ASKS_NAME = re.compile(r"\b(?:who|whom|whose|wer|wem|wen|qui|quién)\b", re.I)
 _HAS_NAME = re.compile(r"(?<!^)(?<![.!?] )\b[A-Z][a-z]+")
 
@@ -174,14 +180,17 @@ def _choose(candidates: Sequence[Candidate], limit: int) -> list[Candidate]:
     for c in ranked[1:]:
         if len(chosen) == limit or c.score < ranked[0].score * _KEEP_SHARE:
             break
-        if all(len(c.words & o.words) < 0.6 * max(1, min(len(c.words), len(o.words))) for o in chosen):
+        if all(
+            len(c.words & o.words) < 0.6 * max(1, min(len(c.words), len(o.words))) for o in chosen
+        ):
             chosen.append(c)
     return chosen
 
 
 _OPENS_WITH_REFERENCE = re.compile(
     r"(?:it|its|this|that|these|those|they|their|he|she|his|her|such|both|however|therefore|"
-    r"also|instead|otherwise|then|er|sie|es|dies\w*|il|elle|ils|elles)\b", re.I
+    r"also|instead|otherwise|then|er|sie|es|dies\w*|il|elle|ils|elles)\b",
+    re.I,
 )
 
 
