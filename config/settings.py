@@ -24,14 +24,18 @@ def choice(name: str, *, default: str, among: tuple[str, ...]) -> str:
     return value
 
 
-def positive(name: str, *, default: int) -> int:
+def whole(name: str, *, default: int, least: int) -> int:
     try:
         value: int = env.int(name, default=default)
     except ValueError as error:
         raise ImproperlyConfigured(f"{name} must be a whole number.") from error
-    if value < 1:
-        raise ImproperlyConfigured(f"{name} is {value}; it must be at least 1.")
+    if value < least:
+        raise ImproperlyConfigured(f"{name} is {value}; it must be at least {least}.")
     return value
+
+
+def positive(name: str, *, default: int) -> int:
+    return whole(name, default=default, least=1)
 
 
 # --- Where things lie -------------------------------------------------------------------------
@@ -175,15 +179,14 @@ if not (DATABASE_URL and REDIS_URL):
         " DATABASE_URL and REDIS_URL to servers of your own."
     )
 DATABASES: dict[str, Any] = {"default": environ.Env.db_url_config(DATABASE_URL)}
-DATABASES["default"].update(
+# A pool for the web process; workers fork, so workers.app sets 0: none.
+DATABASE_POOL = whole("DATABASE_POOL", default=12, least=0)
+DATABASES["default"]["CONN_MAX_AGE"] = 0
+DATABASES["default"].setdefault("OPTIONS", {}).update(
     {
-        "CONN_MAX_AGE": 0,
-        "OPTIONS": {
-            **DATABASES["default"].get("OPTIONS", {}),
-            "pool": {"min_size": 1, "max_size": positive("DATABASE_POOL", default=12), "timeout": 15},
-            # A killed client must not hold locks for ever.
-            "options": "-c idle_in_transaction_session_timeout=120000 -c jit=off",
-        },
+        "pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 15} if DATABASE_POOL else False,
+        # A client that hangs in a transaction must not hold its locks for ever.
+        "options": "-c idle_in_transaction_session_timeout=120000 -c jit=off",
     }
 )
 CACHES = {

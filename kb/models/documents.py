@@ -220,6 +220,9 @@ class Document(models.Model):
     def add_version(self, stored: StoredFile, *, added_by: User | None) -> "DocumentVersion":
         """Queue a new version; one that still waits is replaced by it. Needs a transaction."""
         newest = self.versions.order_by("-number").first()
+        Job.objects.filter(version__document=self, state=Job.State.WAITING).update(
+            state=Job.State.CANCELLED, finished_at=timezone.now()
+        )
         self.state, self.updated_at = self.State.QUEUED, timezone.now()
         self.save(update_fields=["state", "updated_at"])
         return self.versions.create(

@@ -20,7 +20,7 @@ from django.db import (
     models,
     transaction,
 )
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 _CLAIM = """
@@ -34,6 +34,7 @@ UPDATE kb_job SET state = 'running', lease_token = %(token)s, attempts = attempt
               ORDER BY not_before, id FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING *
 """
+RELEASE_PAUSE = timedelta(seconds=15)
 EXHAUSTED = (
     "Processing stopped {attempts} times without finishing, most likely because the file needs more"
     " memory than there is. Split the file or try again when the machine is less busy."
@@ -199,15 +200,15 @@ class Job(models.Model):
             )
         )
 
-    def release(self, *, error: str = "") -> None:
-        """Put the job back; it is tried again after a pause that doubles with each attempt."""
-        pause = timedelta(seconds=min(600, 2**self.attempts))
+    def release(self, *, error: str) -> None:
+        """Put the job back because something it needs is away; that costs no attempt."""
         self._mine().update(
             state=self.State.WAITING,
             lease_token=None,
             lease_until=None,
+            attempts=F("attempts") - 1,
             error=error,
-            not_before=timezone.now() + pause,
+            not_before=timezone.now() + RELEASE_PAUSE,
         )
 
     def retry(self) -> bool:
