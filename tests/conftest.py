@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.model_server import model_server, model_server_process
+
+__all__ = ["model_server", "model_server_process"]
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NOT_IN_DOCUMENTS = "The documents do not contain an answer to this question."
-SLOW_S = 3.0
+SLOW_S = 1.5
 Json = dict[str, Any]
 
 
@@ -67,10 +67,12 @@ REFUSALS = {
 }
 BEHAVIOURS = (
     *REFUSALS,
-    "normal", "slow", "stall", "cut", "long", "fast-long", "empty", "error-in-stream",
+    "normal", "slow", "stall", "cut", "stall-alive", "long", "fast-long", "endless", "empty", "error-in-stream",
     "error-text-in-stream", "no-done", "length", "eos-token", "split-bytes", "crlf", "comments",
     "unsupported", "uncited", "hostile", "html-page",
 )  # fmt: skip
+
+BREAKS_OFF = ("stall", "stall-alive", "cut", "error-in-stream", "error-text-in-stream")
 
 
 class StubServer:
@@ -233,16 +235,15 @@ class StubServer:
             yield ":\n\n: keep-alive\nevent: message\nid: 7\n\n"
         written = 0
         for token in _tokens(asked, behaviour):
-            if (
-                written
-                and written == 3
-                and behaviour in ("stall", "cut", "error-in-stream", "error-text-in-stream")
-            ):
+            if written and written == 3 and behaviour in BREAKS_OFF:
                 break
             yield _event(_chunk(asked, {"role": "assistant", "content": token}), behaviour)
             written += 1
             if pause := 0.02 if behaviour == "long" else self.token_delay_s:
                 await asyncio.sleep(pause)
+        while behaviour == "stall-alive":  # the router lives, the backend hangs
+            yield ":\n\n"
+            await asyncio.sleep(0.2)
         if behaviour == "stall":
             await asyncio.sleep(3600)
         if behaviour == "cut":
@@ -273,6 +274,8 @@ def _tokens(asked: Json, behaviour: str) -> Iterator[str]:
     prompt = str(asked["messages"][-1]["content"])
     if behaviour == "empty":
         return
+    if behaviour == "endless":
+        yield from itertools.repeat("again ")
     if behaviour in ("long", "fast-long"):
         count = asked.get("max_tokens") or asked.get("max_completion_tokens") or 100
         yield from itertools.islice(itertools.cycle(["word ", "and ", "more, "]), int(count))
