@@ -184,7 +184,9 @@ DATABASE_POOL = whole("DATABASE_POOL", default=12, least=0)
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     {
-        "pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 15} if DATABASE_POOL else False,
+        "pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 15}
+        if DATABASE_POOL
+        else False,
         # A client that hangs in a transaction must not hold its locks for ever.
         "options": "-c idle_in_transaction_session_timeout=120000 -c jit=off",
     }
@@ -213,7 +215,9 @@ EMBEDDERS: dict[str, dict[str, Any]] = {
     "minilm": {
         "BACKEND": "kb.embedders.minilm.MiniLMEmbedder",
         "OPTIONS": {
-            "graph_path": Path(env.str("MINILM_GRAPH", default=str(DATA_DIR / "models/minilm.onnx"))),
+            "graph_path": Path(
+                env.str("MINILM_GRAPH", default=str(DATA_DIR / "models/minilm.onnx"))
+            ),
             "threads": positive("EMBEDDING_THREADS", default=2),
         },
     },

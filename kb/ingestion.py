@@ -109,9 +109,7 @@ def _read(job: Job, version: DocumentVersion) -> Draft:
     )
 
 
-def _embed(
-    job: Job, space: EmbeddingSpace, draft: Draft
-) -> tuple[dict[str, np.ndarray], int]:
+def _embed(job: Job, space: EmbeddingSpace, draft: Draft) -> tuple[dict[str, np.ndarray], int]:
     """Find or compute the vector of each text hash; the number says how many were computed."""
     vectors = Embedding.objects.known(space, draft.hashes)
     vectors.update(PendingVector.objects.known(job, space))
@@ -149,9 +147,7 @@ def _publish(
         if not _is_superseded(version, document):
             document.chunks.all().delete()
             chunks = _create_chunks(version, document, draft)
-            Embedding.objects.copy(
-                space, [(c.pk, vectors[c.text_hash]) for c in chunks]
-            )
+            Embedding.objects.copy(space, [(c.pk, vectors[c.text_hash]) for c in chunks])
             Posting.objects.index(chunks, draft.texts)
             _show(version, document, draft)
         PendingVector.objects.filter(job=job).delete()

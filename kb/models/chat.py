@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 ANSWER_LEASE = timedelta(seconds=30)
 
 
+class ModelDeploymentQuerySet(models.QuerySet["ModelDeployment"]):
+    def current_for(
+        self, conversation: "Conversation", base_model: str
+    ) -> "ModelDeployment | None":
+        """Give what speaks in a conversation; None for the base model as it is.
+
+        The newest row on this base counts. With a share below 1 a conversation keeps its side: it
+        is chosen by its id.
+        """
+        newest = self.filter(base_model=base_model).order_by("-pk").first()
+        if newest is None or not newest.adapter_name:
+            return newest
+        return newest if conversation.pk % 100 < newest.share * 100 else None
+
+
 class ModelDeployment(models.Model):
     """Which model speaks, since when, by whom and why; the newest row counts. Append only.
 
@@ -32,6 +47,8 @@ class ModelDeployment(models.Model):
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     reason = models.TextField(blank=True)
+
+    objects = ModelDeploymentQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -199,9 +216,7 @@ class Message(models.Model):
         )
         return list(same.order_by("pk").values_list("pk", flat=True))
 
-    def rate(
-        self, user: User, value: int, *, reason: str = "", corrected: str = ""
-    ) -> "Feedback":
+    def rate(self, user: User, value: int, *, reason: str = "", corrected: str = "") -> "Feedback":
         """Keep the person's judgement of this answer, replacing an earlier one."""
         return Feedback.objects.update_or_create(
             message=self,
@@ -232,9 +247,7 @@ class Citation(models.Model):
     version = models.ForeignKey(
         DocumentVersion, models.SET_NULL, null=True, blank=True, related_name="+"
     )
-    document = models.ForeignKey(
-        Document, models.SET_NULL, null=True, blank=True, related_name="+"
-    )
+    document = models.ForeignKey(Document, models.SET_NULL, null=True, blank=True, related_name="+")
     title = models.CharField(max_length=500)
     heading_path = models.JSONField(default=list)
     page_first = models.PositiveIntegerField(default=1)

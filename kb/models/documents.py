@@ -114,7 +114,11 @@ class Collection(models.Model):
                 defaults={"title": PurePath(name).stem, "added_by": added_by, "tags": list(tags)},
             )
             newest = document.versions.order_by("-number").first()
-            if newest and newest.sha256 == stored.sha256 and document.state != Document.State.FAILED:
+            if (
+                newest
+                and newest.sha256 == stored.sha256
+                and document.state != Document.State.FAILED
+            ):
                 return document, Added.SAME
             document.add_version(stored, added_by=added_by)
         return document, Added.NEW if created else Added.NEW_VERSION

@@ -213,9 +213,7 @@ class Job(models.Model):
 
     def retry(self) -> bool:
         """Let a failed job run again from its beginning; False when it has not failed."""
-        failed = Job.objects.filter(
-            pk=self.pk, state__in=[self.State.FAILED, self.State.CANCELLED]
-        )
+        failed = Job.objects.filter(pk=self.pk, state__in=[self.State.FAILED, self.State.CANCELLED])
         return bool(
             failed.update(
                 state=self.State.WAITING,
