@@ -1,14 +1,19 @@
 """Fixtures that every test may use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.core.files.base import ContentFile
 
+from kb import ingestion
+from kb.models import Collection, Document, Job, User
 from tests.model_server import model_server, model_server_process
 
 __all__ = ["model_server", "model_server_process"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+PASSWORD = "a password for tests 1"
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +22,56 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the open data sets are not beside this checkout (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    """Owns `collection`."""
+    return User.objects.create_user("alice", "alice@example.org", PASSWORD)
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    """Reads `collection`."""
+    return User.objects.create_user("bob", "bob@example.org", PASSWORD)
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """Is a member of nothing."""
+    return User.objects.create_user("charlie", "charlie@example.org", PASSWORD)
+
+
+@pytest.fixture
+def collection(alice: User, bob: User) -> Collection:
+    made = Collection.objects.create(name="Field notes", created_by=alice)
+    made.grant(alice, "owner")
+    made.grant(bob, "reader")
+    return made
+
+
+def work_off() -> None:
+    """Do the waiting ingestion jobs here, as a worker would."""
+    while job := Job.objects.claim(Job.Kind.INGEST):
+        ingestion.ingest(job)
+
+
+AddDocument = Callable[..., Document]
+
+
+@pytest.fixture
+def add_document(collection: Collection, alice: User) -> AddDocument:
+    """Return a function that adds a file to a collection and reads it: name, content → Document."""
+
+    def add(
+        name: str, content: str | bytes, *, to: Collection | None = None, wait: bool = True
+    ) -> Document:
+        data = content.encode() if isinstance(content, str) else content
+        target = to or collection
+        document, _ = target.add_document(ContentFile(data), name=name, added_by=alice)
+        if wait:
+            work_off()
+            document.refresh_from_db()
+        return document
+
+    return add
