@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from django.core.files.base import ContentFile
 
-from kb import ingestion
 from kb.models import Collection, Document, Job, User
 from tests.model_server import model_server, model_server_process
 
@@ -52,6 +51,8 @@ def collection(alice: User, bob: User) -> Collection:
 
 def work_off() -> None:
     """Do the waiting ingestion jobs here, as a worker would."""
+    from kb import ingestion
+
     while job := Job.objects.claim(Job.Kind.INGEST):
         ingestion.ingest(job)
 

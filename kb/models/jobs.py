@@ -25,12 +25,12 @@ from django.utils import timezone
 
 _CLAIM = """
 UPDATE kb_job SET state = 'running', lease_token = %(token)s, attempts = attempts + 1,
-       lease_until = now() + make_interval(secs => %(lease_s)s),
-       started_at = COALESCE(started_at, now()), stage = '', done = 0, total = 0
+       lease_until = statement_timestamp() + make_interval(secs => %(lease_s)s),
+       started_at = COALESCE(started_at, statement_timestamp()), stage = '', done = 0, total = 0
  WHERE id = (SELECT id FROM kb_job
               WHERE kind = %(kind)s AND attempts < %(max_attempts)s
-                AND ((state = 'waiting' AND not_before <= now())
-                     OR (state = 'running' AND lease_until < now()))
+                AND ((state = 'waiting' AND not_before <= statement_timestamp())
+                     OR (state = 'running' AND lease_until < statement_timestamp()))
               ORDER BY not_before, id FOR UPDATE SKIP LOCKED LIMIT 1)
 RETURNING *
 """
