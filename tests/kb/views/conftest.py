@@ -1,0 +1,31 @@
+"""Fixtures for pages: signed-in people, and static files without a collected manifest."""
+
+import pytest
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from kb.models import User
+
+
+@pytest.fixture(autouse=True)
+def static_files_as_they_lie(settings: Settings) -> None:
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return User.objects.create_user("alice", password="a long enough one")
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """Somebody who is a member of nothing."""
+    return User.objects.create_user("charlie", password="a long enough one")
+
+
+@pytest.fixture
+def page(alice: User, client: Client) -> Client:
+    """A browser in which alice is signed in."""
+    client.force_login(alice)
+    return client
