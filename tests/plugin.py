@@ -45,6 +45,7 @@ def _start() -> None:
     data_dir = Path(tempfile.mkdtemp(prefix="tacit-test-"))
     data_dir.chmod(0o711)  # as root, PostgreSQL runs as a user who has to pass through
     _at_end.callback(shutil.rmtree, data_dir, ignore_errors=True)
+    (data_dir / "static").mkdir()  # WhiteNoise warns when there is none
     watched = [str(data_dir)]
     for variable, service in (
         ("DATABASE_URL", embedded.Postgres(data_dir, durable=False)),
