@@ -1,7 +1,7 @@
 from kb.models.accounts import ApiToken, Membership, User
 from kb.models.chat import Citation, Conversation, Feedback, Message, ModelDeployment
 from kb.models.documents import Chunk, Collection, Document, DocumentPage, DocumentVersion
-from kb.models.indexes import Embedding, EmbeddingSpace, PendingVector, Posting, Term
+from kb.models.indexes import Embedding, EmbeddingSpace, PendingVector, Posting
 from kb.models.jobs import Job
 
 __all__ = [
@@ -22,6 +22,5 @@ __all__ = [
     "ModelDeployment",
     "PendingVector",
     "Posting",
-    "Term",
     "User",
 ]

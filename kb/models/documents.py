@@ -365,6 +365,7 @@ class Chunk(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["version", "position"], name="chunk_position_once"),
         ]
+        indexes = [models.Index(fields=["language"], name="chunk_language")]
 
     def __str__(self) -> str:
         return f"{self.document_id} #{self.position}"

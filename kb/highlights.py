@@ -1,0 +1,94 @@
+"""Find the words of a query in passages, and the stretch that shows most of them."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from django.db import connection
+
+from kb import words
+
+Span = tuple[int, int]
+# (language, word); "" as the language stands for a word that is kept as it is.
+Form = tuple[str, str]
+
+SNIPPET = 240
+# A snippet begins this far before its first mark, at the start of a word.
+_BEFORE = 60
+_MATCHING_FORMS = """
+SELECT f.language, f.word
+  FROM unnest(%(languages)s::text[], %(words)s::text[]) AS f (language, word)
+ WHERE CASE f.language
+       WHEN '' THEN hashtextextended(':' || f.word, 0) = ANY(%(terms)s::bigint[])
+       ELSE EXISTS (SELECT FROM unnest(to_tsvector(f.language::regconfig, f.word)) AS t
+            WHERE hashtextextended(f.language || ':' || t.lexeme, 0) = ANY(%(terms)s::bigint[]))
+       END
+"""
+
+
+def find_marks(passages: Sequence[tuple[str, str]], terms: Sequence[int]) -> list[list[Span]]:
+    """Find the words of `terms` in each (text, language): [start, end) in order, apart.
+
+    A word counts when PostgreSQL stems it to the same lexeme: "painting" marks "painted".
+    """
+    found = [
+        [(span, (language if is_plain else "", word)) for span, word, is_plain in words.spans(text)]
+        for text, language in passages
+    ]
+    matching = _matching({form for forms in found for _, form in forms}, terms)
+    return [_merged(span for span, form in forms if form in matching) for forms in found]
+
+
+def _matching(forms: Iterable[Form], terms: Sequence[int]) -> set[Form]:
+    forms = list(forms)
+    if not forms or not terms:
+        return set()
+    parameters = {
+        "languages": [language for language, _ in forms],
+        "words": [word for _, word in forms],
+        "terms": list(terms),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_MATCHING_FORMS, parameters)
+        return set(cursor.fetchall())
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def best_snippet(text: str, marks: Sequence[Span]) -> Span:
+    """Choose about SNIPPET characters of text with the most different marked words: [start, end)."""
+    starts = [_word_start(text, start - _BEFORE) for start, _ in marks] or [0]
+    start = max(starts, key=lambda s: (_worth(text, marks, s), -s))
+    start = max(0, min(start, _word_start(text, len(text) - SNIPPET)))
+    return start, _word_end(text, start + SNIPPET)
+
+
+def _worth(text: str, marks: Sequence[Span], start: int) -> float:
+    shown = [text[a:b].lower() for a, b in marks if start <= a and b <= start + SNIPPET]
+    return len(set(shown)) + len(shown) / 100
+
+
+def _word_start(text: str, position: int) -> int:
+    """Move back to where a word begins, at most 20 characters."""
+    position = max(position, 0)
+    for at in range(position, max(position - 20, -1), -1):
+        if at == 0 or text[at - 1].isspace():
+            return at
+    return position
+
+
+def _word_end(text: str, position: int) -> int:
+    """Move back to where a word ends, at most 20 characters."""
+    if position >= len(text):
+        return len(text)
+    for at in range(position, position - 20, -1):
+        if text[at].isspace():
+            return at
+    return position

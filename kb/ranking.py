@@ -1,0 +1,304 @@
+"""Rank passages by meaning and by words, in SQL that sees only what the user may read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import date
+from typing import Any
+
+import numpy as np
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import EmptyResultSet
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from kb import languages, words
+from kb.models import Collection, EmbeddingSpace, User
+
+# --- What may be seen -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What narrows a search; an empty field does not. `since` and `until` count whole days."""
+
+    collection_ids: tuple[int, ...] = ()
+    media_types: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    since: date | None = None
+    until: date | None = None
+    document_ids: tuple[int, ...] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        """Give the filters that are set, as SQL parameters."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value
+        }
+
+
+# All of them are properties of the document `d`; named as the fields of Filters.
+CONDITIONS = {
+    "collection_ids": "d.collection_id = ANY(%(collection_ids)s)",
+    "media_types": "d.media_type = ANY(%(media_types)s)",
+    "languages": "d.language = ANY(%(languages)s)",
+    "tags": "d.tags && %(tags)s::varchar[]",
+    "since": "d.updated_at >= %(since)s::date",
+    "until": "d.updated_at < %(until)s::date + 1",
+    "document_ids": "d.id = ANY(%(document_ids)s)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The documents that a search may touch: `sql` selects their ids."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.sql
+
+
+def scope_of(user: User | AnonymousUser, filters: Filters) -> Scope:
+    """Select the documents that the user may read and that pass the filters."""
+    readable = Collection.objects.readable_by(user).order_by().values("pk").query
+    try:
+        sql, values = readable.sql_with_params()
+    except EmptyResultSet:
+        return Scope("", {})
+    parameters = {f"readable_{i}": value for i, value in enumerate(values)}
+    sql = sql % tuple(f"%({name})s" for name in parameters)
+    narrowing = filters.parameters()
+    conditions = [f"d.collection_id IN ({sql})", *(CONDITIONS[name] for name in narrowing)]
+    statement = f"SELECT d.id FROM kb_document d WHERE {' AND '.join(conditions)}"
+    return Scope(statement, parameters | narrowing)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a search may touch: `permitted` of `total` passages, `mean_length` tokens each."""
+
+    permitted: int
+    total: int
+    mean_length: float
+
+
+_EXTENT = """
+SELECT (SELECT coalesce(sum(chunk_count), 0) FROM kb_document WHERE id IN ({scope})),
+       (SELECT coalesce(sum(chunk_count), 0) FROM kb_document),
+       (SELECT avg(token_count) FROM (SELECT token_count FROM kb_chunk
+         WHERE (document_id IN ({scope})) IS TRUE LIMIT 500) AS sample)
+"""
+
+
+def extent_of(scope: Scope) -> Extent:
+    permitted, total, mean_length = _rows(_EXTENT.format(scope=scope.sql), scope.parameters)[0]
+    return Extent(int(permitted), int(total), float(mean_length or 1))
+
+
+# --- By meaning -------------------------------------------------------------------------------
+
+# Up to here every permitted vector is compared: exact, and faster than walking the index through
+# passages that are not permitted.
+EXACT_UP_TO = 5_000
+_EXACT = """
+WITH permitted AS MATERIALIZED (
+    SELECT chunk_id, -(vector <#> %(vector)s::vector) AS similarity FROM kb_embedding
+     WHERE space_id = %(space)s AND document_id IN ({scope}))
+SELECT chunk_id, similarity FROM permitted ORDER BY similarity DESC, chunk_id LIMIT %(limit)s
+"""
+# Cast, operator and space are those of EmbeddingSpace.create_index. IS TRUE keeps the planner from
+# turning IN into a join, after which it would sort everything instead of walking the index.
+_WALK = """
+SELECT chunk_id, -(vector <#> %(vector)s::vector) AS similarity FROM (
+    SELECT chunk_id, vector FROM kb_embedding
+     WHERE space_id = {space} AND (document_id IN ({scope})) IS TRUE
+     ORDER BY (vector::halfvec({dimensions})) <#> %(vector)s::halfvec({dimensions})
+     LIMIT %(limit)s) AS near
+ORDER BY similarity DESC, chunk_id
+"""
+_SIMILARITIES = """
+SELECT chunk_id, -(vector <#> %(vector)s::vector) FROM kb_embedding
+ WHERE space_id = %(space)s AND chunk_id = ANY(%(chunk_ids)s) AND document_id IN ({scope})
+"""
+# pgvector's most; more candidates in hand mean better recall.
+_MAX_SCAN_TUPLES = 200_000
+
+
+def walks_index(extent: Extent, space: EmbeddingSpace) -> bool:
+    """Decide the way of `nearest`: walk the HNSW index, or compare every permitted vector.
+
+    PostgreSQL would choose the index even for a reader of 1 % of the passages, and find 0.4 of 10.
+    """
+    return extent.permitted > EXACT_UP_TO and space.is_indexed
+
+
+def nearest(
+    scope: Scope, extent: Extent, space: EmbeddingSpace, vector: np.ndarray, limit: int
+) -> dict[int, float]:
+    """Give the permitted passages nearest to a unit vector with their cosine, best first."""
+    parameters = {
+        **scope.parameters,
+        "vector": _text_of(vector),
+        "space": space.pk,
+        "limit": limit,
+    }
+    if walks_index(extent, space):
+        found = _walk(scope, extent, space, parameters, limit)
+        if len(found) == limit:
+            return found
+    return dict(_rows(_EXACT.format(scope=scope.sql), parameters))
+
+
+def _walk(
+    scope: Scope, extent: Extent, space: EmbeddingSpace, parameters: dict[str, Any], limit: int
+) -> dict[int, float]:
+    # The index is filtered after it is walked, so a walk must visit more where less is permitted.
+    visits = 4 * limit * extent.total // extent.permitted
+    settings = {
+        "hnsw.iterative_scan": "relaxed_order",
+        "hnsw.ef_search": min(2 * limit, 1000),
+        "hnsw.max_scan_tuples": min(max(visits, 20_000), _MAX_SCAN_TUPLES),
+    }
+    statement = _WALK.format(scope=scope.sql, space=space.pk, dimensions=space.dimensions)
+    with transaction.atomic(), connection.cursor() as cursor:
+        set_local(cursor, settings)
+        cursor.execute(statement, parameters)
+        return dict(cursor.fetchall())
+
+
+def set_local(cursor: CursorWrapper, settings: dict[str, Any]) -> None:
+    """Set PostgreSQL's settings until the transaction ends."""
+    calls = ", ".join("set_config(%s, %s, true)" for _ in settings)
+    cursor.execute(f"SELECT {calls}", [str(part) for item in settings.items() for part in item])
+
+
+def similarities(
+    scope: Scope, space: EmbeddingSpace, vector: np.ndarray, chunk_ids: Sequence[int]
+) -> dict[int, float]:
+    """Give the cosine of a unit vector and each of these passages, where permitted."""
+    parameters = {
+        **scope.parameters,
+        "vector": _text_of(vector),
+        "space": space.pk,
+        "chunk_ids": list(chunk_ids),
+    }
+    return dict(_rows(_SIMILARITIES.format(scope=scope.sql), parameters)) if chunk_ids else {}
+
+
+def _text_of(vector: np.ndarray) -> str:
+    return f"[{','.join(map(repr, vector.tolist()))}]"
+
+
+# --- By words ---------------------------------------------------------------------------------
+
+# A pasted page must not become a thousand index scans.
+MAX_QUERY_WORDS = 48
+_LEX = """
+WITH RECURSIVE present (language) AS (
+    SELECT min(language) FROM kb_chunk
+     UNION ALL
+    SELECT (SELECT min(c.language) FROM kb_chunk c WHERE c.language > present.language)
+      FROM present WHERE present.language IS NOT NULL),
+spoken AS (
+    SELECT language FROM present WHERE language IS NOT NULL
+     UNION SELECT %(language)s WHERE %(language)s != '')
+SELECT w.number::int, s.language, hashtextextended(s.language || ':' || t.lexeme, 0)
+  FROM spoken s, unnest(%(plain)s::text[]) WITH ORDINALITY AS w (word, number),
+       LATERAL unnest(to_tsvector(s.language::regconfig, w.word)) AS t
+ UNION ALL
+SELECT w.number::int, '', hashtextextended(':' || w.word, 0)
+  FROM unnest(%(exact)s::text[]) WITH ORDINALITY AS w (word, number)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryWords:
+    """The terms that a query's words can be in any language present.
+
+    Of equal length: `terms` (see Posting), `words` (the number of the word that each belongs to),
+    `counts` (how often that word stands in the query).
+    """
+
+    terms: list[int] = field(default_factory=list)
+    words: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+def read_query(query: str) -> QueryWords:
+    """Turn a query into terms. A stop word of the query's language counts in no language."""
+    read = words.read(query)
+    counts = dict((read.plain_words() + read.exact).most_common(MAX_QUERY_WORDS))
+    plain = [word for word in counts if word not in read.exact]
+    exact = [*plain, *(word for word in counts if word in read.exact)]
+    language = languages.detect(query, default="")
+    rows = _rows(_LEX, {"language": language, "plain": plain, "exact": exact})
+    kept = {number for number, spoken, _ in rows if spoken == language}
+    result = QueryWords()
+    for number, _, term in rows:
+        if not language or number in kept or number > len(plain):
+            result.terms.append(term)
+            result.words.append(number)
+            result.counts.append(counts[exact[number - 1]])
+    return result
+
+
+# Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009; the idf is
+# Lucene's, which is never negative.
+K1, B = 1.2, 0.75
+_MATCHED = """
+WITH query AS (
+    SELECT * FROM unnest(%(terms)s::bigint[], %(words)s::int[], %(counts)s::int[])
+                  AS q (term, word, count)),
+matched AS MATERIALIZED (
+    SELECT q.word, q.count, p.chunk_id, p.document_id,
+           p.frequency * (%(k1)s + 1)
+           / (p.frequency + %(k1)s * (1 - %(b)s + %(b)s * p.length / %(mean_length)s)) AS part
+      FROM query q JOIN kb_posting p ON p.term = q.term
+     WHERE p.document_id IN ({scope})),
+weighted AS (
+    SELECT word, ln(1 + (%(permitted)s - n + 0.5) / (n + 0.5)) AS idf
+      FROM (SELECT word, least(count(*), %(permitted)s) AS n FROM matched GROUP BY word) AS f),
+scored AS MATERIALIZED (
+    SELECT chunk_id, sum(part * idf * count)::float8 AS score
+      FROM matched JOIN weighted USING (word) GROUP BY chunk_id)
+"""
+_BEST = """
+(SELECT chunk_id, score FROM scored ORDER BY score DESC, chunk_id LIMIT %(limit)s)
+ UNION SELECT chunk_id, score FROM scored WHERE chunk_id = ANY(%(also)s)
+ ORDER BY score DESC, chunk_id
+"""
+
+
+def matching(
+    scope: Scope, extent: Extent, query: QueryWords, limit: int, also: Sequence[int] = ()
+) -> dict[int, float]:
+    """Give the permitted passages that hold words of the query with their BM25, best first.
+
+    Passages of `also` are scored beyond the limit where they hold any of the words.
+    """
+    if not query.terms:
+        return {}
+    parameters = {
+        **scope.parameters,
+        "terms": query.terms,
+        "words": query.words,
+        "counts": query.counts,
+        "k1": K1,
+        "b": B,
+        "mean_length": extent.mean_length,
+        "permitted": max(extent.permitted, 1),
+        "limit": limit,
+        "also": list(also),
+    }
+    return dict(_rows(_MATCHED.format(scope=scope.sql) + _BEST, parameters))
+
+
+def _rows(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
