@@ -233,6 +233,11 @@ class CitationQuerySet(models.QuerySet["Citation"]):
             document__in=Document.objects.visible_to(user),
         )
 
+    def openable_by(self, user: User | AnonymousUser) -> Self:
+        """Visible ones, and those of deleted documents: there the kept quote is shown."""
+        mine = self.filter(message__in=Message.objects.visible_to(user))
+        return mine.filter(Q(document__in=Document.objects.visible_to(user)) | Q(document=None))
+
 
 class Citation(models.Model):
     """A passage an answer could cite, as it was then.
