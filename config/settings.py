@@ -270,26 +270,32 @@ RATE_LIMITS = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "kb.api.authentication.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        "kb.api.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["kb.api.permissions.HasScope"],
     "DEFAULT_PAGINATION_CLASS": "kb.api.pagination.Pagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_THROTTLE_CLASSES": ["kb.api.throttling.RequestThrottle"],
     "EXCEPTION_HANDLER": "kb.api.problems.problem_response",
     "PAGE_SIZE": 50,
+    "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Tacit API",
     "VERSION": "1",
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
-    "SERVE_INCLUDE_SCHEMA": False,
+    "DESCRIPTION": "Documents in, cited answers out. docs/api.md is the tour.",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "DocumentState": "kb.models.Document.State",
+        "JobState": "kb.models.Job.State",
+        "JobKind": "kb.models.Job.Kind",
+        "MessageState": "kb.models.Message.State",
+        "MemberRole": "kb.models.Membership.Role",
+        "TurnRole": "kb.models.Message.Role",
+        "RatingValue": "kb.models.Feedback.Value",
+    },
 }
 
 # --- Logs -------------------------------------------------------------------------------------

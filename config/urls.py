@@ -1,10 +1,13 @@
 """Pages at the root, the REST API under /api/v1/, the back office under /admin/."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
+
+from kb.api.views.docs import UnknownAddress
 
 urlpatterns = [
     path("api/v1/", include("kb.api.urls")),
+    re_path("^api/", UnknownAddress.as_view()),
     path("admin/", admin.site.urls),
     path("", include("kb.urls")),
 ]

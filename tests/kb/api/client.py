@@ -1,0 +1,68 @@
+"""Test clients that hold every answer against the OpenAPI document."""
+
+import copy
+import json
+import re
+from functools import cache
+from typing import Any
+
+from django.http import HttpResponse
+from django.test import AsyncClient, Client
+from drf_spectacular.generators import SchemaGenerator
+from openapi_schema_validator import OAS30ReadValidator
+
+PREFIX = "/api/v1/"
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document, with objects closed: a field it does not name is an error."""
+    made = json.loads(json.dumps(SchemaGenerator().get_schema(request=None, public=True)))
+    for component in made["components"]["schemas"].values():
+        if component.get("type") == "object" and "properties" in component:
+            component["additionalProperties"] = False
+    return made
+
+
+def operation_of(method: str, path: str) -> tuple[str, dict[str, Any]] | None:
+    """Find the path template and operation that a request belongs to."""
+    for template, operations in document()["paths"].items():
+        pattern = re.sub(r"\{\w+\}", r"\\d+", template)
+        if re.fullmatch(pattern, path) and method.lower() in operations:
+            return template, operations[method.lower()]
+    return None
+
+
+def check(method: str, path: str, response: HttpResponse) -> None:
+    """Fail when the response is not one that the document promises."""
+    found = operation_of(method, path)
+    if found is None:
+        assert response.status_code in (401, 404, 405, 403), (method, path, response.status_code)
+        return
+    template, operation = found
+    status = str(response.status_code)
+    assert status in operation["responses"], f"{method} {template} answered {status}, undocumented"
+    content = operation["responses"][status].get("content", {})
+    if not content:
+        assert not response.content
+        return
+    media_type = response["Content-Type"].partition(";")[0]
+    assert media_type in content, f"{method} {template} answered {media_type}, undocumented"
+    if not response.streaming and media_type.endswith("json"):
+        schema = copy.copy(content[media_type]["schema"])
+        schema["components"] = document()["components"]
+        OAS30ReadValidator(schema).validate(json.loads(response.content))
+
+
+class ApiClient(Client):
+    def request(self, **request: Any) -> Any:
+        response = super().request(**request)
+        check(request["REQUEST_METHOD"], request["PATH_INFO"], response)
+        return response
+
+
+class AsyncApiClient(AsyncClient):
+    async def request(self, **request: Any) -> Any:
+        response = await super().request(**request)
+        check(request["method"], request["path"], response)
+        return response

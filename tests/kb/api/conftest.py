@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from kb.models import ApiToken, Collection, Conversation, Document, Message, User
+from tests.kb.api.client import ApiClient, AsyncApiClient
+
+EVERYTHING = ("read", "ask", "write", "manage")
+
+
+def secret_of(user: User, *scopes: str) -> str:
+    expires_at = timezone.now() + timedelta(days=1)
+    _, secret = ApiToken.objects.issue(
+        user, name="test", scopes=list(scopes or EVERYTHING), expires_at=expires_at
+    )
+    return secret
+
+
+def client_of(user: User, *scopes: str) -> ApiClient:
+    """A program with a token of the person; with all scopes when none is named."""
+    return ApiClient(headers={"Authorization": f"Bearer {secret_of(user, *scopes)}"})
+
+
+def async_client_of(user: User, *scopes: str) -> AsyncApiClient:
+    return AsyncApiClient(headers={"Authorization": f"Bearer {secret_of(user, *scopes)}"})
+
+
+@pytest.fixture
+def as_alice(alice: User) -> ApiClient:
+    """Owns the collection."""
+    return client_of(alice)
+
+
+@pytest.fixture
+def as_bob(bob: User, collection: Collection) -> ApiClient:
+    """Reads the collection."""
+    return client_of(bob)
+
+
+@pytest.fixture
+def as_charlie(charlie: User) -> ApiClient:
+    """Is a member of nothing."""
+    return client_of(charlie)
+
+
+GLACIER = "# Glacier\n\nThe glacier melts in late summer.\n\n# Moss\n\nMoss covers the stones.\n"
+
+
+@pytest.fixture
+def document(add_document: Callable[..., Document]) -> Document:
+    return add_document("notes.md", GLACIER)
+
+
+@pytest.fixture
+def conversation(alice: User) -> Conversation:
+    return Conversation.objects.create(user=alice, title="About ice")
+
+
+@pytest.fixture
+def answer(conversation: Conversation, document: Document) -> Message:
+    """An answer that cites the first passage of `document`, below its question."""
+    question = conversation.messages.create(role="user", text="When does the glacier melt?")
+    answer = conversation.messages.create(
+        role="assistant",
+        text="In late summer [1].",
+        parent=question,
+        support=[{"start": 0, "end": 19, "markers": [1], "score": 0.9, "supported": True}],
+        trace={"queries": ["glacier melt"], "hits": [{"chunk": 1, "title": document.title}]},
+    )
+    chunk = document.chunks.order_by("position")[0]
+    answer.citations.create(
+        marker=1,
+        is_cited=True,
+        chunk=chunk,
+        version=document.current_version,
+        document=document,
+        title=document.title,
+        start=chunk.start,
+        end=chunk.end,
+        quote=chunk.text,
+    )
+    return answer
