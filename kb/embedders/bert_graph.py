@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class _Graph:
         self._large: list[tuple[onnx.TensorProto, bytes]] = []
         self._onnx = onnx
 
-    def node(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator with one output."""
         output = f"{operator}_{len(self.nodes)}"
         self.nodes.append(
