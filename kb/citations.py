@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kb import languages
 from kb.prompts import NOT_IN_DOCUMENTS, Source
 from kb.sentences import (
     MARKER_GROUP,
     SentenceKind,
     content_words,
-    language_of,
     split_sentences,
 )
 
@@ -113,7 +113,7 @@ def claims_nothing(text: str, kind: SentenceKind) -> bool:
 
 
 def _containment(text: str, sources: Sequence[Source]) -> float:
-    language = language_of(" ".join(source.text for source in sources))
+    language = languages.detect(" ".join(source.text for source in sources))
     found = set(
         content_words(
             " ".join(f"{s.title} {' '.join(s.heading_path)} {s.text}" for s in sources), language

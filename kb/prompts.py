@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kb.sentences import content_words, language_of, words
+from kb import languages
+from kb.sentences import content_words, words
 
 PROMPT_VERSION = "2026-11-1"
 NOT_IN_DOCUMENTS = "The documents do not contain an answer to this question."
@@ -147,7 +148,81 @@ def _disarmed(text: str, fence: str) -> str:
 
 
 _POINTS_BACK = frozenset(
-    ["it", "its", "it's", "they", "them", "their", "theirs", "this", "that", "these", "those", "he", "him", "his", "she", "her", "hers", "there", "here", "one", "ones", "former", "latter", "same", "other", "others", "else", "also", "too", "instead", "both", "either", "neither", "so", "such", "er", "sie", "es", "ihn", "ihm", "ihr", "das", "dies", "diese", "dieser", "dieses", "dort", "dazu", "davon", "damit", "darüber", "il", "elle", "ils", "elles", "ce", "cela", "ça", "cette", "ces", "y", "en", "lui", "leur", "ello", "esto", "eso", "esta", "este", "ese", "esa", "ellos", "ellas"]
+    [
+        "it",
+        "its",
+        "it's",
+        "they",
+        "them",
+        "their",
+        "theirs",
+        "this",
+        "that",
+        "these",
+        "those",
+        "he",
+        "him",
+        "his",
+        "she",
+        "her",
+        "hers",
+        "there",
+        "here",
+        "one",
+        "ones",
+        "former",
+        "latter",
+        "same",
+        "other",
+        "others",
+        "else",
+        "also",
+        "too",
+        "instead",
+        "both",
+        "either",
+        "neither",
+        "so",
+        "such",
+        "er",
+        "sie",
+        "es",
+        "ihn",
+        "ihm",
+        "ihr",
+        "das",
+        "dies",
+        "diese",
+        "dieser",
+        "dieses",
+        "dort",
+        "dazu",
+        "davon",
+        "damit",
+        "darüber",
+        "il",
+        "elle",
+        "ils",
+        "elles",
+        "ce",
+        "cela",
+        "ça",
+        "cette",
+        "ces",
+        "y",
+        "en",
+        "lui",
+        "leur",
+        "ello",
+        "esto",
+        "eso",
+        "esta",
+        "este",
+        "ese",
+        "esa",
+        "ellos",
+        "ellas",
+    ]
 )
 _OPENS_A_FOLLOW_UP = re.compile(
     r"\s*(?:and|or|but|so|then|what about|how about|why|why not|how so|und|aber|et|mais|y|pero)\b",
@@ -167,7 +242,7 @@ def standalone_query(question: str, history: Sequence[Turn]) -> str:
 
 
 def _needs_history(question: str) -> bool:
-    language = language_of(question)
+    language = languages.detect(question)
     return (
         len(content_words(question, language)) <= 3
         or bool(_OPENS_A_FOLLOW_UP.match(question))

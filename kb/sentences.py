@@ -5,7 +5,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import snowballstemmer
 
@@ -62,6 +63,11 @@ def split_sentences(text: str) -> list[Sentence]:
         for kind, start, end in _blocks(text)
         for sentence in _block_sentences(text, kind, start, end)
     ]
+
+
+def starts_item(text: str, sentence: Sentence) -> bool:
+    """Tell whether a sentence opens its list item, rather than going on with it."""
+    return bool(_LIST_ITEM.match(text, sentence.start, sentence.end))
 
 
 def _blocks(text: str) -> Iterator[tuple[SentenceKind, int, int]]:
@@ -138,7 +144,8 @@ def _ends_sentence(text: str, start: int, stop: re.Match[str], end: int) -> bool
         return stop["stop"] == "." and text[stop.start() - 1 : stop.start()] == " "
     if stop["stop"] != "." or stop["close"] or stop["marks"]:
         return True
-    before = _LAST_WORD.search(text, start, stop.start())
+    # A word longer than 60 characters is no abbreviation; looking further back is quadratic.
+    before = _LAST_WORD.search(text, max(start, stop.start() - 60), stop.start())
     if not before:
         return bool(text[start : stop.start()].strip())
     word = before.group().casefold()
@@ -169,7 +176,7 @@ def content_words(text: str, language: str = "english") -> list[str]:
     """Give the words that carry meaning, stemmed and without stop words, in order.
 
     Numbers lose their thousands commas; scripts without spaces become pairs of characters.
-    "The cats were running" gives ["cat", "run"].
+    `language` is one that `languages.detect` names. "The cats were running" gives ["cat", "run"].
     """
     stop_words = wordlists.STOP_WORDS.get(language, frozenset())
     return [
@@ -193,25 +200,19 @@ def words(text: str) -> list[str]:
     return found
 
 
-def language_of(text: str) -> str:
-    """Name the language whose stop words the text uses most; English when none stands out."""
-    found = words(text[:5000])
-    counts = {
-        language: sum(word in stop_words for word in found)
-        for language, stop_words in wordlists.STOP_WORDS.items()
-    }
-    best = max(counts, key=lambda language: counts[language])
-    return best if counts[best] > counts["english"] else "english"
-
-
-_stemmers = {language: snowballstemmer.stemmer(language) for language in wordlists.STOP_WORDS}
+_STEMMED = frozenset(snowballstemmer.algorithms())
 _stemming = threading.Lock()  # a stemmer keeps the word it works on in itself
 
 
 @lru_cache(maxsize=100_000)
 def _stem(word: str, language: str) -> str:
     """Strip endings, so that the forms of a word meet; 60 µs for a new word, hence the cache."""
-    if word[0].isdigit() or language not in _stemmers:
+    if word[0].isdigit() or language not in _STEMMED:
         return word
     with _stemming:
-        return str(_stemmers[language].stemWord(word))
+        return str(_stemmer(language).stemWord(word))
+
+
+@cache
+def _stemmer(language: str) -> Any:
+    return snowballstemmer.stemmer(language)
