@@ -69,3 +69,14 @@ def query(context: template.Context, **changes: object) -> str:
         else:
             values[name] = str(value)
     return f"?{values.urlencode()}"
+
+
+@register.filter
+def unlocalized(number: float) -> str:
+    """Write a length for SVG: a point, whatever the language, and no more than two digits."""
+    return f"{number:.2f}"
+
+
+@register.filter
+def minus(number: float, other: float) -> str:
+    return unlocalized(number - other)

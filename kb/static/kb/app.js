@@ -9,6 +9,7 @@ document.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["X-CSRFToken"] = CSRF();
 });
 document.addEventListener("htmx:responseError", (event) => {
+  if (event.detail.xhr.getResponseHeader("HX-Trigger")) return; // it says its own sentence
   const status = event.detail.xhr.status;
   toast(root.dataset[status === 429 ? "tooMany" : status === 403 ? "refused" : "failed"]);
 });

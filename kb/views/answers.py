@@ -1,0 +1,302 @@
+"""One turn of a conversation: how it is shown, followed, stopped, asked again and rated."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from kb import chat, limits
+from kb.chat import QuestionRefused
+from kb.database import in_database
+from kb.models import Citation, Feedback, Message, User
+from kb.models.chat import MessageQuerySet
+from kb.rendering import CitationLink, render_answer
+from kb.streams import Event
+from kb.templatetags.tacit import pages
+from kb.views.requests import PersonRequest, go_to
+
+# A stream looks this often whether its reader may still read.
+CHECK_EVERY_S = 4.0
+NEAREST = 3
+REASONS = [
+    gettext_lazy("It is wrong"),
+    gettext_lazy("It leaves something out"),
+    gettext_lazy("The sources do not say this"),
+    gettext_lazy("It does not answer the question"),
+    gettext_lazy("It is hard to read"),
+]
+
+
+# --- How a turn is shown ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A passage below an answer. Closed: the person may not read the document any more."""
+
+    citation: Citation
+    is_open: bool
+
+    @property
+    def url(self) -> str:
+        return reverse("source_citation", args=[self.citation.pk])
+
+    @property
+    def label(self) -> str:
+        cited = self.citation
+        place = pages(cited.page_first, cited.page_last)
+        return _("Source %(marker)s: %(title)s, %(place)s") % {
+            "marker": cited.marker,
+            "title": cited.title,
+            "place": place,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTurn:
+    """A message with what its template draws. `branch`: its place among `branches`, from 1."""
+
+    message: Message
+    html: SafeString
+    cited: list[SourceLine]
+    others: list[SourceLine]
+    doubts: int
+    rating: Feedback | None
+    branch: int
+    branches: list[int]
+
+    @property
+    def earlier(self) -> int | None:
+        return self.branches[self.branch - 2] if self.branch > 1 else None
+
+    @property
+    def later(self) -> int | None:
+        return self.branches[self.branch] if self.branch < len(self.branches) else None
+
+    @property
+    def nearest(self) -> list[SourceLine]:
+        return [line for line in self.others if line.is_open][:NEAREST]
+
+    @property
+    def offers_extractive(self) -> bool:
+        """Whether the passages themselves are another way to answer than the one that failed."""
+        asked = self.message.trace.get("asked_generator") or settings.GENERATOR_NAME
+        return bool(asked != "extractive")
+
+
+def turns_of(turns: list[Message], user: User) -> list[ShownTurn]:
+    """Draw the turns of a thread, with one query for what may still be opened."""
+    opened = set(
+        Citation.objects.openable_by(user).filter(message__in=turns).values_list("pk", flat=True)
+    )
+    return [_shown(turn, opened) for turn in turns]
+
+
+def turn_of(message: Message, user: User) -> ShownTurn:
+    message.branch_ids = message.branches()  # type: ignore[attr-defined]
+    return turns_of([message], user)[0]
+
+
+def _shown(message: Message, opened: set[int]) -> ShownTurn:
+    lines = [
+        SourceLine(citation, citation.pk in opened)
+        for citation in sorted(message.citations.all(), key=lambda citation: citation.marker)
+    ]
+    cited = [line for line in lines if line.citation.is_cited]
+    doubts = [(s["start"], s["end"]) for s in message.support if not s["supported"]]
+    links = {
+        line.citation.marker: CitationLink(line.citation.marker, line.url, line.label)
+        for line in lines
+        if line.is_open
+    }
+    branches: list[int] = message.branch_ids  # type: ignore[attr-defined]
+    return ShownTurn(
+        message=message,
+        html=render_answer(message.text, links=links, doubts=doubts),
+        cited=cited,
+        others=[line for line in lines if not line.citation.is_cited],
+        doubts=len(doubts),
+        rating=next(iter(message.feedback.all()), None),
+        branch=branches.index(message.pk) + 1,
+        branches=branches,
+    )
+
+
+@require_GET
+@never_cache
+def message(request: PersonRequest, pk: int) -> HttpResponse:
+    """One answer as the conversation shows it; swapped in when its stream has ended."""
+    turn = turn_of(get_object_or_404(_answers(request), pk=pk), request.user)
+    return render(request, "kb/_answer.html", {"turn": turn})
+
+
+@require_GET
+@never_cache
+def message_why(request: PersonRequest, pk: int) -> HttpResponse:
+    """How an answer came about: what was searched and found, what wrote it, how long it took."""
+    turn = turn_of(get_object_or_404(_answers(request), pk=pk), request.user)
+    trace = turn.message.trace
+    by_marker = dict(enumerate(trace.get("hits", []), start=1))
+    found = [
+        (line, by_marker.get(line.citation.marker, {}))
+        for line in sorted(turn.cited + turn.others, key=lambda line: line.citation.marker)
+    ]
+    return render(request, "kb/_why.html", {"turn": turn, "trace": trace, "found": found})
+
+
+# --- Following --------------------------------------------------------------------------------
+
+
+@require_GET
+async def message_stream(request: PersonRequest, pk: int) -> HttpResponse:
+    """The answer as server-sent events, from the start or after Last-Event-ID."""
+    user = await request.auser()
+    if not await in_database(_may_follow, user.pk, pk):
+        raise Http404
+    chat.start(pk)  # a pending answer whose process died before it began is taken up here
+    last_id = request.headers.get("Last-Event-ID", "0")
+    events = _events(user.pk, pk, last_id)
+    response = StreamingHttpResponse(events, content_type="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _events(user_pk: int, pk: int, last_id: str) -> AsyncIterator[str]:
+    checked_at = monotonic()
+    async for event in chat.tail(pk, last_id):
+        if monotonic() - checked_at > CHECK_EVERY_S:
+            checked_at = monotonic()
+            if not await in_database(_may_follow, user_pk, pk):
+                return
+        yield _as_text(event)
+
+
+def _as_text(event: Event) -> str:
+    if event.kind == "ping":
+        return ": ping\n\n"
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"
+
+
+def _may_follow(user_pk: int, pk: int) -> bool:
+    user = User.objects.filter(pk=user_pk, is_active=True).first()
+    if user is None:
+        return False
+    answers = Message.objects.visible_to(user).filter(role=Message.Role.ASSISTANT)
+    return answers.filter(pk=pk).exists()
+
+
+# --- Acting on a turn -------------------------------------------------------------------------
+
+
+@require_POST
+def message_stop(request: PersonRequest, pk: int) -> HttpResponse:
+    answer = get_object_or_404(_answers(request), pk=pk)
+    answer.request_stop()
+    if request.htmx:
+        return HttpResponse(status=204)
+    return redirect("conversation", answer.conversation_id)
+
+
+@require_http_methods(["GET", "POST"])
+async def message_edit(request: PersonRequest, pk: int) -> HttpResponse:
+    """Ask a question again in other words; the first wording stays as a branch."""
+    if request.method != "POST":
+        return await in_database(_edit_form, request, pk)
+    return await _ask_again(request, _edit, pk)
+
+
+@require_POST
+async def message_regenerate(request: PersonRequest, pk: int) -> HttpResponse:
+    """Answer the same question again; the answer there is stays as a branch."""
+    return await _ask_again(request, _regenerate, pk)
+
+
+async def _ask_again(
+    request: PersonRequest, write: Callable[[PersonRequest, int], Message], pk: int
+) -> HttpResponse:
+    try:
+        answer = await in_database(write, request, pk)
+    except QuestionRefused as refused:
+        return await in_database(refuse, request, str(refused), "ask")
+    chat.start(answer.pk)
+    return go_to(request, "conversation", answer.conversation_id)
+
+
+def _edit_form(request: PersonRequest, pk: int) -> HttpResponse:
+    turn = turn_of(get_object_or_404(_questions(request), pk=pk), request.user)
+    template = "kb/_question.html" if "cancel" in request.GET else "kb/_question_edit.html"
+    return render(request, template, {"turn": turn, "longest": chat.MAX_QUESTION})
+
+
+def _edit(request: PersonRequest, pk: int) -> Message:
+    question = get_object_or_404(_questions(request), pk=pk)
+    count_question(request.user)
+    return chat.edit(question, request.POST.get("text", ""))
+
+
+def _regenerate(request: PersonRequest, pk: int) -> Message:
+    answer = get_object_or_404(_answers(request), pk=pk)
+    if not answer.is_final:
+        raise QuestionRefused(_("This answer is still being written. Stop it first."))
+    count_question(request.user)
+    wanted = "extractive" if request.POST.get("generator") == "extractive" else ""
+    return chat.regenerate(answer, generator=wanted)
+
+
+@require_http_methods(["GET", "POST"])
+def message_rate(request: PersonRequest, pk: int) -> HttpResponse:
+    """Keep what the person thinks of an answer; the form asks for a reason and a better answer."""
+    answer = get_object_or_404(_answers(request), pk=pk)
+    if request.method != "POST":
+        turn = turn_of(answer, request.user)
+        return render(request, "kb/_rate.html", {"turn": turn, "reasons": REASONS})
+    value = Feedback.Value.DOWN if request.POST.get("value") == "-1" else Feedback.Value.UP
+    parts = [*request.POST.getlist("reason"), request.POST.get("detail", "").strip()]
+    reason = ". ".join(part.rstrip(".") for part in parts if part)
+    answer.rate(request.user, value, reason=reason, corrected=request.POST.get("corrected", ""))
+    if not request.htmx:
+        return redirect("conversation", answer.conversation_id)
+    response = render(request, "kb/_answer_actions.html", {"turn": turn_of(answer, request.user)})
+    response.headers["HX-Trigger"] = json.dumps(
+        {"toast": {"value": _("Thank you. The curators see this.")}, "close-sheet": ""}
+    )
+    return response
+
+
+# --- Shared -----------------------------------------------------------------------------------
+
+
+def count_question(user: User) -> None:
+    """Raise QuestionRefused when the person asks too fast."""
+    if not limits.allow("ask", str(user.pk)):
+        raise QuestionRefused(_("Too many questions within a minute. Wait a little and ask again."))
+
+
+def refuse(request: PersonRequest, sentence: str, to: str, *args: object) -> HttpResponse:
+    """Say why a question was not taken; with JavaScript what was typed stays in its box."""
+    if request.htmx:
+        said = json.dumps({"toast": {"value": sentence}})
+        return HttpResponse(status=422, headers={"HX-Trigger": said})
+    messages.error(request, sentence)
+    return redirect(to, *args)
+
+
+def _answers(request: PersonRequest) -> MessageQuerySet:
+    answers = Message.objects.visible_to(request.user).filter(role=Message.Role.ASSISTANT)
+    return answers.select_related("conversation", "parent")
+
+
+def _questions(request: PersonRequest) -> MessageQuerySet:
+    return Message.objects.visible_to(request.user).filter(role=Message.Role.USER)
