@@ -93,7 +93,7 @@ class DocumentFilterForm(forms.Form):
         return any(self.cleaned_data.values())
 
 
-class DocumentForm(forms.ModelForm[Document]):
+class DocumentForm(forms.ModelForm):
     tags = TagsField(
         required=False,
         label=_("Tags"),
@@ -109,7 +109,7 @@ class TagDocumentsForm(forms.Form):
     tags = TagsField(label=_("Tags to add"), help_text=_("Divided by commas."))
 
 
-class CollectionForm(forms.ModelForm[Collection]):
+class CollectionForm(forms.ModelForm):
     class Meta:
         model = Collection
         fields = ["name", "description", "is_public"]
@@ -185,14 +185,14 @@ class RemovalForm(forms.Form):
     )
 
 
-class GroupForm(forms.ModelForm[Group]):
+class GroupForm(forms.ModelForm):
     class Meta:
         model = Group
         fields = ["name"]
         labels = {"name": _("Name of the group")}
 
 
-class ProfileForm(forms.ModelForm[User]):
+class ProfileForm(forms.ModelForm):
     class Meta:
         model = User
         fields = ["first_name", "last_name", "email"]
