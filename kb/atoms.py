@@ -12,7 +12,7 @@ from kb.sentences import split_sentences
 
 Span = tuple[int, int]
 
-SENTENCE_SEARCH = 20_000  # characters in which sentences are looked for at once
+SENTENCE_SEARCH = 5_000  # characters in which sentences are looked for at once
 WORDS, CHARACTERS = 80, 24  # characters in a piece of a text without better places to cut
 
 

@@ -71,6 +71,9 @@ def write(model_dir: Path, target: Path) -> Path:
     )
     onnx.helper.set_model_props(model, {"source": source})
     _replace(target, model.SerializeToString())
+    for older in target.parent.glob(f"{target.stem}-*.weights"):
+        if older != weights_path:
+            older.unlink(missing_ok=True)
     return target
 
 

