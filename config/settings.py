@@ -261,6 +261,8 @@ MAX_ANSWER_TOKENS = positive("MAX_ANSWER_TOKENS", default=512)
 # --- Limits a person can meet, a minute -------------------------------------------------------
 RATE_LIMITS = {
     "login": positive("LOGIN_ATTEMPTS_PER_MINUTE", default=10),
+    "login_address": positive("LOGIN_ATTEMPTS_PER_ADDRESS_PER_MINUTE", default=60),
+    "lookup": positive("MEMBER_LOOKUPS_PER_MINUTE", default=30),
     "ask": positive("QUESTIONS_PER_MINUTE", default=30),
     "api": positive("API_REQUESTS_PER_MINUTE", default=600),
     "upload": positive("UPLOADS_PER_MINUTE", default=1_000),

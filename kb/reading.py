@@ -6,6 +6,7 @@ Everything comes from a file that anybody may have written, so every character i
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
@@ -13,6 +14,17 @@ from django.utils.safestring import SafeString, mark_safe
 from kb.pages import BlockKind
 
 Span = tuple[int, int]  # [start, end) in the version's text
+
+
+class Tint(NamedTuple):
+    """A span of the version's text that is a passage; neighbours by `number` differ in colour."""
+
+    start: int
+    end: int
+    number: int
+
+
+Mark = Span | Tint
 _CELL_END = re.compile(r"(?<!\\)\|")
 _DELIMITER_ROW = re.compile(r"\|(?: *:?-+:? *\|)+")
 _ITEM = re.compile(r"( *)([-*+•] |\d{1,4}[.)] )?")
@@ -31,12 +43,12 @@ class Stretch:
         return self.text[start - self.start : end - self.start]
 
 
-def draw(stretch: Stretch, marks: Sequence[Span] = ()) -> SafeString:
-    """Give the blocks of a stretch as HTML, with the spans of `marks` highlighted."""
+def draw(stretch: Stretch, marks: Sequence[Mark] = ()) -> SafeString:
+    """Give the blocks of a stretch as HTML, with the spans of `marks` highlighted or tinted."""
     return mark_safe("\n".join(_block(stretch, block, marks) for block in stretch.blocks))
 
 
-def _block(stretch: Stretch, block: tuple[str, int, int, int], marks: Sequence[Span]) -> str:
+def _block(stretch: Stretch, block: tuple[str, int, int, int], marks: Sequence[Mark]) -> str:
     kind, start, end, level = block
     text = stretch.piece(start, end)
     if kind == BlockKind.TABLE:
@@ -55,18 +67,25 @@ def _block(stretch: Stretch, block: tuple[str, int, int, int], marks: Sequence[S
     return f"<p>{inner}</p>"
 
 
-def _marked(text: str, start: int, marks: Sequence[Span]) -> str:
-    """Escape text that begins at `start`, with its marked parts in <mark>."""
+def _marked(text: str, start: int, marks: Sequence[Mark]) -> str:
+    """Escape text that begins at `start`, with its marked parts in <mark> or a tinted <span>."""
     parts, position = [], 0
-    for mark_start, mark_end in sorted(marks):
-        first, last = max(position, mark_start - start), min(len(text), mark_end - start)
+    for mark in sorted(marks):
+        first, last = max(position, mark[0] - start), min(len(text), mark[1] - start)
         if first < last and text[first:last].strip():
-            parts += [escape(text[position:first]), f"<mark>{escape(text[first:last])}</mark>"]
+            parts += [escape(text[position:first]), _wrapped(mark, escape(text[first:last]))]
             position = last
     return "".join([*parts, escape(text[position:])])
 
 
-def _table(text: str, start: int, marks: Sequence[Span]) -> str:
+def _wrapped(mark: Mark, html: str) -> str:
+    if not isinstance(mark, Tint):
+        return f"<mark>{html}</mark>"
+    side = "odd" if mark.number % 2 else "even"
+    return f'<span class="tint {side}" data-passage="{mark.number}">{html}</span>'
+
+
+def _table(text: str, start: int, marks: Sequence[Mark]) -> str:
     """Draw a Markdown pipe table; the line above the delimiter row is its header."""
     lines = list(_lines(text, start))
     has_header = len(lines) > 1 and bool(_DELIMITER_ROW.fullmatch(lines[1][0].strip()))
@@ -77,7 +96,7 @@ def _table(text: str, start: int, marks: Sequence[Span]) -> str:
     return f'<div class="table-wrap" tabindex="0"><table>{thead}<tbody>{body}</tbody></table></div>'
 
 
-def _row(line: str, start: int, tag: str, marks: Sequence[Span]) -> str:
+def _row(line: str, start: int, tag: str, marks: Sequence[Mark]) -> str:
     cells = "".join(
         f"<{tag}>{_marked(cell, at, marks)}</{tag}>" for cell, at in _cells(line, start)
     )
@@ -98,7 +117,7 @@ def _stripped(text: str, start: int) -> tuple[str, int]:
     return text.strip(), start + len(text) - len(text.lstrip())
 
 
-def _list(text: str, start: int, marks: Sequence[Span]) -> str:
+def _list(text: str, start: int, marks: Sequence[Mark]) -> str:
     items: list[str] = []
     for line, at in _lines(text, start):
         opening = _ITEM.match(line)

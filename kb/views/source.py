@@ -115,7 +115,7 @@ def document_read(request: PersonRequest, pk: int) -> HttpResponse:
     start, end = _number(request, "start"), _number(request, "end")
     length = version.pages.aggregate(length=Max("end"))["length"] or 0
     at = min(_number(request, "at") or max(0, start - READER_PAGE // 3), max(0, length - 1))
-    stretch = _stretch(version, at, min(length, at + READER_PAGE))
+    stretch = stretch_of(version, at, min(length, at + READER_PAGE))
     context = {
         "document": document,
         "version": version,
@@ -148,7 +148,7 @@ def _source(request: PersonRequest, version: DocumentVersion, start: int, end: i
     level = min(_number(request, "around"), len(AROUND) - 1)
     pages = list(version.pages.filter(start__lt=end, end__gt=start).order_by("number"))
     can_draw = bool(pages) and all(page.width for page in pages)
-    stretch = _stretch(version, start, end, around=0 if can_draw else AROUND[level])
+    stretch = stretch_of(version, start, end, around=0 if can_draw else AROUND[level])
     later = version.document.versions.filter(number__gt=version.number, published_at__isnull=False)
     replacing = later.order_by("number").first()
     return Source(
@@ -179,7 +179,7 @@ def _drawn_pages(
     ]
 
 
-def _stretch(version: DocumentVersion, start: int, end: int, around: int = 0) -> Stretch:
+def stretch_of(version: DocumentVersion, start: int, end: int, around: int = 0) -> Stretch:
     """Read the blocks about [start, end) without fetching the whole text of a long document."""
     start, end = max(0, start - around), end + around
     margin = 2_000  # so that the first and the last line are whole
