@@ -1,4 +1,4 @@
-"""Fixtures for pages: signed-in people, and static files without a collected manifest."""
+"""Fixtures for pages: somebody signed in, and static files without a collected manifest."""
 
 import pytest
 from django.test import Client
@@ -11,17 +11,6 @@ from kb.models import User
 def static_files_as_they_lie(settings: Settings) -> None:
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-
-
-@pytest.fixture
-def alice(db: None) -> User:
-    return User.objects.create_user("alice", password="a long enough one")
-
-
-@pytest.fixture
-def charlie(db: None) -> User:
-    """Somebody who is a member of nothing."""
-    return User.objects.create_user("charlie", password="a long enough one")
 
 
 @pytest.fixture

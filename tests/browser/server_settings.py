@@ -1,0 +1,7 @@
+"""The settings of the server under test: static files are served as they lie, not collected."""
+
+from config.settings import *  # noqa: F403
+
+STORAGES["staticfiles"] = {  # noqa: F405
+    "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+}
