@@ -205,6 +205,7 @@ async def _generate(draft: Draft, writer: streams.Writer) -> bool:
 
 async def _consume(draft: Draft, writer: streams.Writer) -> None:
     generator = _generator(draft.generator_name)
+    draft.trace["generator"] = draft.generator_name
     deployment = await in_database(_speak_for, draft, generator.base_model, generator.label)
     started = sent_at = time.monotonic()
     waiting = ""

@@ -62,7 +62,7 @@ def regenerate(answer: Message, *, generator: str = "") -> Message:
 def _pending(question: Message, *, generator: str = "") -> Message:
     # The lease covers the moment until a process starts on it; then the sweeper ends it.
     return Message.objects.create(
-        conversation_id=question.conversation_id,
+        conversation=question.conversation,
         parent=question,
         role=Message.Role.ASSISTANT,
         state=Message.State.PENDING,

@@ -1,10 +1,12 @@
 """Fixtures that every test may use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from asgiref.sync import SyncToAsync
 from django.core.files.base import ContentFile
+from django.db import connections
 
 from kb.models import Collection, Document, Job, User
 from tests.model_server import model_server, model_server_process
@@ -21,6 +23,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the open data sets are not beside this checkout (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def close_asynchronous_connections(django_db_setup: None) -> Iterator[None]:
+    """Close what asynchronous tests opened in the one thread that asgiref keeps for them."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture

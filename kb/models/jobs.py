@@ -15,7 +15,6 @@ from django.conf import settings
 from django.db import (
     InterfaceError,
     OperationalError,
-    close_old_connections,
     connection,
     models,
     transaction,
@@ -153,15 +152,14 @@ class Job(models.Model):
         stop, lost = threading.Event(), threading.Event()
 
         def beat() -> None:
-            while not stop.wait(settings.LEASE_S / 3):
-                close_old_connections()
+            while not (lost.is_set() or stop.wait(settings.LEASE_S / 3)):
                 try:
                     if not self.renew():
                         lost.set()
-                        return
                 except (OperationalError, InterfaceError):
-                    connection.close()  # it may be restarting; the next beat tries again
-            connection.close()
+                    pass  # it may be restarting; the next beat tries again
+                finally:
+                    connection.close()
 
         thread = threading.Thread(target=beat, name=f"heartbeat-{self.pk}", daemon=True)
         thread.start()
