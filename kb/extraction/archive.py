@@ -10,7 +10,7 @@ from kb.extraction.limits import Limits
 from kb.extraction.unreadable import Unreadable
 
 ENCRYPTED = 1  # bit of a zip entry's flags
-XML_SUFFIXES = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
+DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 DECLARATIONS = 200  # of an XML file's first bytes, in KiB, that may pass before its first element
 
 
@@ -95,3 +95,34 @@ def _check_directory(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
             raise Unreadable("encrypted")
         if entry.filename.startswith(("/", "\\")) or ".." in entry.filename.split("/"):
             raise Unreadable("damaged")
+
+
+def core_title(archive: Archive) -> str:
+    """Give the title in the file's own properties, "" if none."""
+    if not archive.has("docProps/core.xml"):
+        return ""
+    title = archive.xml("docProps/core.xml").find(f"{DUBLIN_CORE}title")
+    return (title.text or "").strip() if title is not None else ""
+
+
+def local(element: Element) -> str:
+    """Give a tag without its namespace; strict and transitional files use two of each."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def attribute(element: Element, name: str) -> str:
+    """Look up an attribute in whatever namespace."""
+    for key, value in element.attrib.items():
+        if key.rpartition("}")[2] == name:
+            return value
+    return ""
+
+
+def child(element: Element | None, *path: str) -> Element | None:
+    """Follow local names down."""
+    for name in path:
+        if element is None:
+            return None
+        element = next((item for item in element if local(item) == name), None)
+    return element

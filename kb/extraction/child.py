@@ -9,7 +9,11 @@ import os
 import sys
 
 # What the standard library imports only when it is used, which is too late here.
-LATE_IMPORTS = ("heapq", "linecache", "traceback", "tokenize", "bisect", "unicodedata", "encodings.utf_16_le")
+LATE_IMPORTS = (
+    *("bisect", "heapq", "linecache", "tokenize", "traceback", "unicodedata"),
+    *("encodings.ascii", "encodings.cp1252", "encodings.cp437", "encodings.latin_1"),
+    *("encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_8_sig"),
+)
 
 OUT_OF_MEMORY = b'{"unreadable": "memory", "details": {}}\n'  # made before memory runs out
 

@@ -20,7 +20,17 @@ BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
 )
 SAMPLE = 64 * 1024  # bytes that the guess looks at
 NO_TEXT_CODECS = frozenset(
-    "base64_codec bz2_codec hex_codec quopri_codec rot_13 uu_codec zlib_codec mbcs oem".split()
+    [
+        "base64_codec",
+        "bz2_codec",
+        "hex_codec",
+        "quopri_codec",
+        "rot_13",
+        "uu_codec",
+        "zlib_codec",
+        "mbcs",
+        "oem",
+    ]
 )
 
 for _name in sorted(set(aliases.values()) - NO_TEXT_CODECS):  # later the disk is closed

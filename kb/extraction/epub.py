@@ -7,10 +7,9 @@ from urllib.parse import unquote
 from selectolax.lexbor import LexborHTMLParser
 
 from kb.extraction import wire
-from kb.extraction.archive import Archive
+from kb.extraction.archive import DUBLIN_CORE, Archive, attribute, local
 from kb.extraction.decoding import decode
 from kb.extraction.limits import Limits
-from kb.extraction.office import DUBLIN_CORE, attribute, local
 from kb.extraction.unreadable import Unreadable
 from kb.extraction.web import Walker, declared_encoding
 from kb.extraction.writing import Cleaner, PageWriter

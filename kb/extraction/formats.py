@@ -29,7 +29,7 @@ WORD = Format(
     "Word document",
     f"{PACKAGE}.wordprocessingml.document",
     "docx",
-    "kb.extraction.office:read_docx",
+    "kb.extraction.word:read",
 )
 SLIDES = Format(
     "PowerPoint presentation",
@@ -38,22 +38,20 @@ SLIDES = Format(
     "kb.extraction.slides:read",
 )
 SHEETS = Format(
-    "Excel workbook", f"{PACKAGE}.spreadsheetml.sheet", "xlsx", "kb.extraction.office:read_sheets"
+    "Excel workbook", f"{PACKAGE}.spreadsheetml.sheet", "xlsx", "kb.extraction.sheets:read"
 )
 OLD_SHEETS = Format(
-    "Excel workbook", "application/vnd.ms-excel", "ole", "kb.extraction.office:read_sheets"
+    "Excel workbook", "application/vnd.ms-excel", "ole", "kb.extraction.sheets:read"
 )
 OPEN_SHEETS = Format(
-    "spreadsheet", f"{OPEN_DOCUMENT}.spreadsheet", "ods", "kb.extraction.office:read_sheets"
+    "spreadsheet", f"{OPEN_DOCUMENT}.spreadsheet", "ods", "kb.extraction.sheets:read"
 )
-OPEN_TEXT = Format(
-    "OpenDocument text", f"{OPEN_DOCUMENT}.text", "odt", "kb.extraction.office:read_odf"
-)
+OPEN_TEXT = Format("OpenDocument text", f"{OPEN_DOCUMENT}.text", "odt", "kb.extraction.odf:read")
 OPEN_SLIDES = Format(
     "OpenDocument presentation",
     f"{OPEN_DOCUMENT}.presentation",
     "odp",
-    "kb.extraction.office:read_odf",
+    "kb.extraction.odf:read",
 )
 EPUB = Format("EPUB book", "application/epub+zip", "epub", "kb.extraction.epub:read")
 HTML = Format("web page", "text/html", "text", "kb.extraction.web:read")

@@ -14,8 +14,12 @@ from kb.extraction.limits import Limits
 from kb.extraction.writing import Cleaner, PageWriter, one_page
 from kb.pages import BlockKind
 
-FRONT_MATTER = re.compile(r"\A\ufeff?(---|\+\+\+)[ \t]*\n(.*?\n)?(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
-FRONT_TITLE = re.compile(r"""^title\s*[:=]\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^\n]*?))\s*$""", re.M | re.I)
+FRONT_MATTER = re.compile(
+    r"\A\ufeff?(---|\+\+\+)[ \t]*\n(.*?\n)?(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S
+)
+FRONT_TITLE = re.compile(
+    r"""^title\s*[:=]\s*(?:"([^"\n]*)"|'([^'\n]*)'|([^\n]*?))\s*$""", re.M | re.I
+)
 # What site generators put in: {% tags %}, {{ values }} as link targets, {: .class }, {#anchor}
 TEMPLATE_LINK = re.compile(r"\]\(\s*\{[%{].*?[%}]\}[^)\n]*\)", re.S)
 TEMPLATE_TAG = re.compile(r"\{%-?.*?-?%\}", re.S)
@@ -33,8 +37,10 @@ def read(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
         title = _front_title(front[2] or "")
         text = text[front.end() :]
     writer = PageWriter(clean)
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(
-        TEMPLATE_LINK.sub("](#)", text)
+    tokens = (
+        MarkdownIt("commonmark")
+        .enable(["table", "strikethrough"])
+        .parse(TEMPLATE_LINK.sub("](#)", text))
     )
     _Renderer(writer, tokens).render()
     return wire.pack(one_page(writer, title=title or _first_heading(writer)), limits)

@@ -5,6 +5,7 @@ corner. PDFium gives them in the page's own space, from the bottom left of an un
 """
 
 import ctypes
+import itertools
 import logging
 import struct
 import zlib
@@ -30,7 +31,18 @@ LEAST_TEXT = 20  # characters; a page with fewer and with an image is a scan
 MOST_PATHS = 20_000  # drawn objects on a page; more is a map or a plot, not a table
 
 BOLD_NAMES = ("bold", "black", "heavy", "semibold", "demi", "-bd", "cmbx", "sfbx", "-medi")
-MONO_NAMES = ("mono", "courier", "consol", "cmtt", "sftt", "typewriter", "menlo", "inconsolata", "monl-", "monl10")
+MONO_NAMES = (
+    "mono",
+    "courier",
+    "consol",
+    "cmtt",
+    "sftt",
+    "typewriter",
+    "menlo",
+    "inconsolata",
+    "monl-",
+    "monl10",
+)
 FIXED_PITCH, FORCE_BOLD = 1 << 0, 1 << 18
 
 
@@ -77,7 +89,12 @@ def _open(file: BinaryIO) -> pdfium.PdfDocument:
 def _title(pdf: pdfium.PdfDocument) -> str:
     """Give the title of the metadata unless a program made it up."""
     title = str(pdf.get_metadata_value("Title") or "").strip()
-    made_up = ("untitled", "microsoft word - ", "microsoft powerpoint - ", "powerpoint presentation")
+    made_up = (
+        "untitled",
+        "microsoft word - ",
+        "microsoft powerpoint - ",
+        "powerpoint presentation",
+    )
     if title.lower().startswith(made_up) or title.lower().endswith((".doc", ".docx", ".indd")):
         return ""
     return title
@@ -160,9 +177,8 @@ class _Reader:
                 end += 1
             hyphen = end < count and text[end] == HYPHEN
             segment = self._segment(textpage, view, text, start, end, hyphen)
-            if segment and segment.x1 > 0 and segment.x0 < width:
-                if segment.y1 > 0 and segment.y0 < height:
-                    yield segment
+            if segment and segment.is_within(width, height):
+                yield segment
             start = end + 1
 
     def _segment(
@@ -331,11 +347,8 @@ def _has_image(page: pdfium.PdfPage) -> bool:
 
 def _edges(page: pdfium.PdfPage) -> Iterator[pdf_tables.Edge]:
     """Give the straight, upright lines that are drawn: rules, edges of boxes, thin boxes."""
-    drawn = 0
-    for item in page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH], max_depth=3):
-        drawn += 1
-        if drawn > MOST_PATHS:
-            return
+    paths = page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH], max_depth=3)
+    for item in itertools.islice(paths, MOST_PATHS):
         matrix = item.get_matrix()
         container = item.container
         while container is not None:

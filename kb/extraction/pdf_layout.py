@@ -25,7 +25,9 @@ LONGEST_HEADING = 200  # characters
 
 BULLET = re.compile(r"[•◦▪■●○‣⁃∙▸►➢➤✓✔❖·\uf0b7\uf0a7\uf0d8]\s*(?=\S)|[-–—*]\s+(?=\S)")
 NUMBERED = re.compile(r"\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]\s+\S")
-SECTION = re.compile(r"((?:\d{1,3}|[A-Z])(?:\.\d{1,3})*)\.?\s+\S|(?:chapter|part|appendix)\s+\w", re.I)
+SECTION = re.compile(
+    r"((?:\d{1,3}|[A-Z])(?:\.\d{1,3})*)\.?\s+\S|(?:chapter|part|appendix)\s+\w", re.I
+)
 DOT_LEADER = re.compile(r"\s*(?:\.\s?){4,}|\s*…[\s…]*")
 SENTENCE_END = re.compile(r"[.!?:。！？]['\"”’)\]]*$")
 
@@ -45,6 +47,10 @@ class Segment:
     is_mono: bool = False
     ends_in_hyphen: bool = False
     level: int = 0  # of a heading
+
+    def is_within(self, width: float, height: float) -> bool:
+        """Say whether any of it is on a page of this size."""
+        return self.x1 > 0 and self.x0 < width and self.y1 > 0 and self.y0 < height
 
     @property
     def style(self) -> tuple[float, bool]:
@@ -213,20 +219,18 @@ def _is_numbered(spelled: str, bare: str) -> bool:
     number = spelled[: -len(bare)] if spelled.endswith(bare) else None
     if number is None:
         return False
-    return re.fullmatch(r"(?:chapter|section|appendix|part|kapitel)?[\da-z]{0,6}", number) is not None
+    return (
+        re.fullmatch(r"(?:chapter|section|appendix|part|kapitel)?[\da-z]{0,6}", number) is not None
+    )
 
 
 def _letters(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
-def _mark_by_style(
-    layouts: Sequence[PageLayout], body: float, pitches: dict[float, float]
-) -> None:
+def _mark_by_style(layouts: Sequence[PageLayout], body: float, pitches: dict[float, float]) -> None:
     """Mark headings by their look; the largest style becomes level 1."""
-    candidates = [
-        group for layout in layouts for group in _candidate_groups(layout, body, pitches)
-    ]
+    candidates = [group for layout in layouts for group in _candidate_groups(layout, body, pitches)]
     numbered = [group for group in candidates if _depth(group[0].text)]
     by_number = len(numbered) > 0.6 * len(candidates)
     styles = sorted({group[0].style for group in candidates}, reverse=True)
@@ -337,7 +341,9 @@ class _PageBuilder:
             return False
         last, kind = self.open[-1], _kind(segment)
         if self.kind is BlockKind.HEADING or kind is BlockKind.HEADING:
-            return self.kind is kind and segment.level == last.level and _same_heading(last, segment)
+            return (
+                self.kind is kind and segment.level == last.level and _same_heading(last, segment)
+            )
         if BlockKind.CODE in (self.kind, kind):
             return self.kind is kind and segment.base - last.base < 4 * last.size
         if kind is BlockKind.LIST:
@@ -363,7 +369,9 @@ class _PageBuilder:
         ended = SENTENCE_END.search(last.text) is not None
         if self.kind is BlockKind.LIST:
             return segment.x0 > self.open[0].x0 + 0.3 * segment.size
-        return not (ended and (is_indented and len(self.open) > 1 or is_short and len(self.open) > 1))
+        return not (
+            ended and (is_indented and len(self.open) > 1 or is_short and len(self.open) > 1)
+        )
 
     def _pitch(self, last: Segment, segment: Segment) -> float:
         """Give the step down to the next line as a multiple of the usual one."""

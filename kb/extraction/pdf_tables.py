@@ -164,9 +164,7 @@ def _grid(across: list[Edge], down: list[Edge]) -> Grid | None:
     return Grid(tuple(xs), tuple(ys), tuple(map(tuple, cell)))
 
 
-def _read_cells(
-    grid: Grid, characters: Sequence[Character], clean: Cleaner
-) -> dict[int, _Cell]:
+def _read_cells(grid: Grid, characters: Sequence[Character], clean: Cleaner) -> dict[int, _Cell]:
     """Hand every character to the cell its middle is in, line by line."""
     cells: dict[int, _Cell] = {}
     current = None

@@ -6,9 +6,9 @@ from typing import BinaryIO
 from xml.etree.ElementTree import Element
 
 from kb.extraction import wire
-from kb.extraction.archive import Archive
+from kb.extraction.archive import Archive, attribute, child, core_title, local
+from kb.extraction.equations import linear_equation
 from kb.extraction.limits import Limits
-from kb.extraction.office import attribute, child, core_title, linear_equation, local
 from kb.extraction.unreadable import Unreadable
 from kb.extraction.writing import Cleaner, PageWriter
 from kb.pages import BlockKind, Extraction, Page
@@ -16,6 +16,7 @@ from kb.pages import BlockKind, Extraction, Page
 TITLES = ("title", "ctrTitle")
 FURNITURE = ("dt", "ftr", "sldNum", "hdr", "sldImg")  # date, footer, number: on every slide
 DEEPEST_GROUP = 30
+TRUE = ("1", "true")
 
 
 def read(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
@@ -84,15 +85,23 @@ class _Slide:
         if table is not None:
             self.writer.table(_table_rows(table))
         for item in frame.iter():
-            if local(item) == "chart" and (part := self.relations.get(_relation_id(item), "")):
-                if self.archive.has(part):
-                    self.writer.table(_chart_rows(self.archive.xml(part)))
-            if local(item) == "relIds" and (part := self.relations.get(attribute(item, "dm"), "")):
-                if self.archive.has(part):
-                    points = (p for p in self.archive.xml(part).iter() if local(p) == "pt")
-                    texts = [" ".join(_paragraph_texts(point)) for point in points]
-                    items = "\n".join(f"- {text}" for text in texts if text.strip())
-                    self.writer.text(items, BlockKind.LIST)
+            if local(item) == "chart":
+                chart = self._part(_relation_id(item))
+                self.writer.table(_chart_rows(chart) if chart is not None else [])
+            elif local(item) == "relIds":
+                diagram = self._part(attribute(item, "dm"))
+                if diagram is not None:
+                    self._write_diagram(diagram)
+
+    def _write_diagram(self, diagram: Element) -> None:
+        points = (item for item in diagram.iter() if local(item) == "pt")
+        texts = [" ".join(_paragraph_texts(point)) for point in points]
+        items = "\n".join(f"- {text}" for text in texts if text.strip())
+        self.writer.text(items, BlockKind.LIST)
+
+    def _part(self, relation: str) -> Element | None:
+        part = self.relations.get(relation, "")
+        return self.archive.xml(part) if self.archive.has(part) else None
 
     def _write_notes(self, part: str) -> None:
         tree = child(self.archive.xml(part), "cSld", "spTree")
@@ -107,7 +116,9 @@ class _Slide:
 
 def _main_part(archive: Archive) -> str:
     found = _relations(archive, "")
-    return next((p for p in found.values() if p.endswith("presentation.xml")), "ppt/presentation.xml")
+    return next(
+        (p for p in found.values() if p.endswith("presentation.xml")), "ppt/presentation.xml"
+    )
 
 
 def _relations(archive: Archive, part: str) -> dict[str, str]:
@@ -193,12 +204,19 @@ def _lines(shape: Element, *, is_body: bool) -> Iterator[str]:
 
 
 def _table_rows(table: Element) -> list[list[str]]:
-    """Read cells; those that a merged cell covers are in the file too, and empty."""
-    return [
-        [" ".join(_paragraph_texts(cell)) for cell in row if local(cell) == "tc"]
-        for row in table
-        if local(row) == "tr"
-    ]
+    """Read cells; those a merged cell covers are in the file, marked, and get its text."""
+    rows: list[list[str]] = []
+    for row in (item for item in table if local(item) == "tr"):
+        cells: list[str] = []
+        for cell in (item for item in row if local(item) == "tc"):
+            text = " ".join(_paragraph_texts(cell))
+            if attribute(cell, "hMerge") in TRUE and cells:
+                text = cells[-1]
+            elif attribute(cell, "vMerge") in TRUE and rows and len(cells) < len(rows[-1]):
+                text = rows[-1][len(cells)]
+            cells.append(text)
+        rows.append(cells)
+    return rows
 
 
 def _chart_rows(chart: Element) -> list[list[str]]:

@@ -119,7 +119,9 @@ def _text(file: BinaryIO) -> str:
     data = file.read()
     sample = data[:65536]
     text = decode(data)
-    wide = sample.count(0) > len(sample) / 8 and not CONTROL.search(text[:20000].encode("utf-8", "ignore"))
+    wide = sample.count(0) > len(sample) / 8 and not CONTROL.search(
+        text[:20000].encode("utf-8", "ignore")
+    )
     if not wide and len(CONTROL.findall(sample)) > BINARY_SHARE * len(sample):
         raise Unreadable(
             "unsupported",
@@ -138,7 +140,12 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _write_paragraph(writer: PageWriter, paragraph: str) -> None:
     lines = paragraph.split("\n")
-    if len(lines) >= 2 and UNDERLINE.fullmatch(lines[0]) and len(lines) >= 3 and UNDERLINE.fullmatch(lines[2]):
+    if (
+        len(lines) >= 2
+        and UNDERLINE.fullmatch(lines[0])
+        and len(lines) >= 3
+        and UNDERLINE.fullmatch(lines[2])
+    ):
         lines = lines[1:]  # reST: a line above and below
     if len(lines) >= 2 and _is_underlined(lines[0], lines[1]):
         level = 1 if lines[1][0] in "=#" else 2 if lines[1][0] in "-*" else 3
@@ -175,7 +182,9 @@ def _delimiter(text: str) -> str:
 
     def evenness(delimiter: str) -> tuple[int, int]:
         try:
-            widths = [len(row) for row in csv.reader(io.StringIO(sample), delimiter=delimiter) if row]
+            widths = [
+                len(row) for row in csv.reader(io.StringIO(sample), delimiter=delimiter) if row
+            ]
         except csv.Error:
             return 0, 0
         common = max(set(widths), key=widths.count, default=0)
@@ -220,7 +229,10 @@ def _spoken(line: str) -> str:
 
 
 def _is_asciidoc_mark(line: str) -> bool:
-    return re.fullmatch(r":[\w-]+:.*|\[.*\]|[-=*_.+/]{4,}|--|//.*|image::.*|include::.*", line) is not None
+    return (
+        re.fullmatch(r":[\w-]+:.*|\[.*\]|[-=*_.+/]{4,}|--|//.*|image::.*|include::.*", line)
+        is not None
+    )
 
 
 def _asciidoc_cells(line: str) -> list[str]:

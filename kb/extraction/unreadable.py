@@ -11,9 +11,7 @@ SENTENCES = {
         "The {kind} is damaged or incomplete and cannot be read. "
         "Open it in the program that made it, save it again and upload the new file."
     ),
-    "mismatch": (
-        "The file is named {suffix} but holds {found}. {advice} and upload it again."
-    ),
+    "mismatch": ("The file is named {suffix} but holds {found}. {advice} and upload it again."),
     "unsupported": "{found} cannot be read here. {advice} and upload that file.",
     "no_text": "{reason} {advice}",
     "too_large": "The {kind} is too large: {size}, and the limit is {limit}. {advice}.",

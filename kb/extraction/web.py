@@ -17,11 +17,36 @@ from kb.extraction.writing import Cleaner, PageWriter, one_page
 from kb.pages import BlockKind
 
 SKIPPED = frozenset(
-    "script style noscript template svg canvas iframe object embed video audio map head meta link "
-    "title button input select textarea datalist dialog progress math -comment".split()
+    [
+        "script",
+        "style",
+        "noscript",
+        "template",
+        "svg",
+        "canvas",
+        "iframe",
+        "object",
+        "embed",
+        "video",
+        "audio",
+        "map",
+        "head",
+        "meta",
+        "link",
+        "title",
+        "button",
+        "input",
+        "select",
+        "textarea",
+        "datalist",
+        "dialog",
+        "progress",
+        "math",
+        "-comment",
+    ]
 )
-BOILERPLATE = frozenset("nav footer aside".split())
-BOILERPLATE_ROLES = frozenset("navigation banner contentinfo search complementary".split())
+BOILERPLATE = frozenset(["nav", "footer", "aside"])
+BOILERPLATE_ROLES = frozenset(["navigation", "banner", "contentinfo", "search", "complementary"])
 BOILERPLATE_NAMES = re.compile(
     r"(?:^|[\s_-])(?:nav|navbar|navbox|navigation|menu|breadcrumbs?|cookie|consent|sidebar|footer|"
     r"share|social|sharing|advert|ads|popup|modal|skip-?link|editsection|mw-jump-link|toc|"
@@ -35,14 +60,51 @@ HIDDEN_STYLE = re.compile(
 )
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 BLOCKS = frozenset(
-    "address article blockquote body caption center dd details div dl dt fieldset figcaption "
-    "figure footer form header hgroup hr html legend li main nav ol p section summary ul tr td "
-    "th table tbody thead tfoot".split()
+    [
+        "address",
+        "article",
+        "blockquote",
+        "body",
+        "caption",
+        "center",
+        "dd",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "form",
+        "header",
+        "hgroup",
+        "hr",
+        "html",
+        "legend",
+        "li",
+        "main",
+        "nav",
+        "ol",
+        "p",
+        "section",
+        "summary",
+        "ul",
+        "tr",
+        "td",
+        "th",
+        "table",
+        "tbody",
+        "thead",
+        "tfoot",
+    ]
 )
+LAYOUT_ONLY = frozenset(("table", "h1", "h2", "h3", "pre"))
 LISTS = frozenset(("ul", "ol", "menu", "dir"))
 MAIN_SHARE = 0.4  # of the page's text: a <main> with less is not where the content is
 SPACE = re.compile(r"[ \t\n\r\f]+")
 WIDEST_SPAN = 100  # columns; larger colspans are mistakes
+LONGEST_REPEATED = 200  # characters of a merged cell; longer text is not repeated
 
 
 def read(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
@@ -53,6 +115,8 @@ def read(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
     writer = PageWriter(clean)
     walker = Walker(writer, is_web_page=True)
     walker.walk(main_node(tree))
+    if not writer.blocks:  # nothing but menus: then they are what people want to find
+        Walker(writer).walk(tree.body)
     title_text = title.text() if title else ""
     return wire.pack(one_page(writer, title=title_text, warnings=walker.warnings()), limits)
 
@@ -71,8 +135,8 @@ def main_node(tree: LexborHTMLParser) -> LexborNode | None:
     for selector in ("main, [role=main]", "article"):
         found = tree.css(selector)
         if len(found) == 1:
-            length = len(found[0].text_content or "")
-            if length >= MAIN_SHARE * len(body.text_content or ""):
+            length = len(found[0].text())
+            if length >= MAIN_SHARE * len(body.text()):
                 return found[0]
     return body
 
@@ -96,7 +160,9 @@ class Walker:
     shift: int = 0
     text: list[str] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
-    lists: list[int] = field(default_factory=list)  # the next number of each open list, 0 for bullets
+    lists: list[int] = field(
+        default_factory=list
+    )  # the next number of each open list, 0 for bullets
     marker: str = ""
     quotes: int = 0
     hidden: int = 0  # characters of text that people would not see
@@ -133,10 +199,12 @@ class Walker:
         if tag == "-text":
             self._add_text(node.text_content or "")
             return False
+        if tag == "input" and not self.is_web_page:
+            self._checkbox(node)
         if tag in SKIPPED or tag is None:
             return False
         if self._is_hidden(node):
-            self.hidden += len((node.text_content or "").strip())
+            self.hidden += len(node.text().strip())
             return False
         if self.is_web_page and _is_boilerplate(node):
             return False
@@ -153,7 +221,7 @@ class Walker:
         if tag in ("pre", "listing", "xmp"):
             self._end_block()
             self._end_list()
-            self.writer.add(BlockKind.CODE, self.writer.clean(node.text_content or ""))
+            self.writer.add(BlockKind.CODE, self.writer.clean(node.text()))
             return False
         if tag in HEADINGS:
             self._heading(node, HEADINGS[tag])
@@ -198,6 +266,11 @@ class Walker:
 
     def _add_text(self, text: str) -> None:
         self.text.append(SPACE.sub(" ", text))
+
+    def _checkbox(self, node: LexborNode) -> None:
+        attributes = node.attributes
+        if attributes.get("type") == "checkbox":
+            self.text.append("[x] " if "checked" in attributes else "[ ] ")
 
     def _end_block(self) -> None:
         """Write the running text: as the next lines of an open list, or as a block."""
@@ -265,7 +338,8 @@ def _is_layout(table: LexborNode) -> bool:
     """Say whether a table only places things: it holds tables, headings or lists, or says so."""
     if (table.attributes or {}).get("role") == "presentation":
         return True
-    return table.css_first("table, h1, h2, h3, pre") is not None and not _is_data(table)
+    holds_blocks = any(node.tag in LAYOUT_ONLY for node in _descendants(table))
+    return holds_blocks and not _is_data(table)
 
 
 def _is_data(table: LexborNode) -> bool:
@@ -305,30 +379,34 @@ def _descendants(root: LexborNode) -> Iterator[LexborNode]:
 
 
 def table_rows(table: LexborNode) -> list[list[str]]:
-    """Read a table's cells; a cell over several columns or rows is repeated nowhere, only kept in
-    place: the columns it covers stay empty."""
+    """Read a table's cells; one over several columns or rows is repeated in each it covers."""
     rows: list[list[str]] = []
-    below: dict[int, int] = {}  # column: rows still covered from above
+    below: dict[int, tuple[int, str]] = {}  # column: rows still covered from above, with what
     for row in table.css("tr"):
         if not _belongs_to(row, table):
             continue
         cells: list[str] = []
         for cell in _cells(row):
-            while below.get(len(cells), 0) > 0:
-                below[len(cells)] -= 1
-                cells.append("")
+            _take_covered(cells, below)
             attributes = cell.attributes or {}
             width = min(_number(attributes.get("colspan")), WIDEST_SPAN)
-            height = min(_number(attributes.get("rowspan")), 1000)
-            for offset in range(width):
-                if height > 1:
-                    below[len(cells) + offset] = height - 1
-            cells += [visible_text(cell)] + [""] * (width - 1)
-        while below.get(len(cells), 0) > 0:
-            below[len(cells)] -= 1
-            cells.append("")
+            height = _number(attributes.get("rowspan"))
+            text = visible_text(cell)
+            repeated = text if len(text) <= LONGEST_REPEATED else ""
+            if height > 1:
+                below.update((len(cells) + i, (height - 1, repeated)) for i in range(width))
+            cells += [text] + [repeated] * (width - 1)
+        _take_covered(cells, below)
         rows.append(cells)
     return rows or [[]]
+
+
+def _take_covered(cells: list[str], below: dict[int, tuple[int, str]]) -> None:
+    """Append the cells at this place that cells further up cover."""
+    while below.get(len(cells), (0, ""))[0] > 0:
+        left, text = below[len(cells)]
+        below[len(cells)] = left - 1, text
+        cells.append(text)
 
 
 def _belongs_to(row: LexborNode, table: LexborNode) -> bool:

@@ -72,7 +72,9 @@ class Cleaner:
         ]
         if not found:
             return []
-        return [f"Invisible characters were removed ({', '.join(found)}); text may have been hidden."]
+        return [
+            f"Invisible characters were removed ({', '.join(found)}); text may have been hidden."
+        ]
 
 
 class PageWriter:
