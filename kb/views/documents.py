@@ -299,7 +299,7 @@ def documents_tag(request: PersonRequest) -> HttpResponse:
                 document.save(update_fields=["tags"])
         messages.success(request, _("Tagged."))
         return back_to_list(request)
-    context = {"form": form, "selected": found, "count": found.count()}
+    context = {**_selection(found), "form": form, "count": found.count()}
     return render(request, "kb/documents_tag.html", context)
 
 
@@ -318,8 +318,16 @@ def documents_delete(request: PersonRequest) -> HttpResponse:
             % {"n": count},
         )
         return back_to_list(request)
-    context = {"selected": found.order_by("title")[:5], **what_goes(found)}
+    context = {**_selection(found), **what_goes(found)}
     return render(request, "kb/documents_delete.html", context)
+
+
+def _selection(documents: QuerySet[Document]) -> dict[str, Any]:
+    """What a dialog says of the documents it is about, and what its form names again."""
+    return {
+        "selected": documents.order_by("title")[:5],
+        "selected_ids": list(documents.values_list("pk", flat=True)),
+    }
 
 
 def what_goes(documents: QuerySet[Document]) -> dict[str, int]:
