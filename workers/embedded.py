@@ -135,6 +135,9 @@ class Postgres:
         pid = self.pid()
         return pid is not None and processes.started_at(pid) is not None
 
+    def exit_code(self) -> int | None:
+        return self._process.poll() if self._process is not None else None
+
     def pid(self) -> int | None:
         """Return what the cluster's lock file names; it stays behind after a crash."""
         try:
@@ -345,6 +348,9 @@ class Redis:
         if self._process is not None and self._process.poll() is not None:
             return False
         return self.pid() is not None
+
+    def exit_code(self) -> int | None:
+        return self._process.poll() if self._process is not None else None
 
     def pid(self) -> int | None:
         return processes.read_pid_file(self._pid_file)

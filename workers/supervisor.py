@@ -34,8 +34,9 @@ TICK_S = 0.2
 STOP_TIMEOUT_S = 6.0
 LONGEST_PAUSE_S = 30.0
 CALM_S = 60.0  # having run this long, a part may die again without being punished for before
-FIRST_PAGE_TIMEOUT_S = 120.0
-LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
+FIRST_PAGE_TIMEOUT_S = 60.0
+# What is worth the console. Celery repeats what its children print, line by line, as warnings.
+LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b(?! celery\.redirected)")
 
 
 class CannotStart(Exception):
@@ -48,6 +49,8 @@ class Service(Protocol):
     def start(self) -> object: ...
 
     def is_running(self) -> bool: ...
+
+    def exit_code(self) -> int | None: ...
 
     def stop(self) -> None: ...
 
@@ -78,6 +81,9 @@ class Child:
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def exit_code(self) -> int | None:
+        return self._process.poll() if self._process is not None else None
 
     def stop(self) -> None:
         if (pid := processes.read_pid_file(self._pid_file)) is not None:
@@ -112,8 +118,9 @@ class Part:
             if now - self.started_at > CALM_S:
                 self.pause_s = 1.0
             self.start_again_at = now + self.pause_s
-            say(f"{self.name} has ended: {self._last_words()}")
-            say(f"{self.name} starts again in {self.pause_s:.0f} s")
+            say(
+                f"{self.name} has ended: {self._reason()}. It starts again in {self.pause_s:.0f} s."
+            )
             self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
         elif self.start_again_at is not None and now >= self.start_again_at:
             self.start_again_at = None
@@ -143,9 +150,15 @@ class Part:
         self._log_offset += len(whole) + len(newline)
         return whole.decode(errors="replace").splitlines()
 
-    def _last_words(self) -> str:
-        lines = self.service.log.read_text(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "(no word)")
+    def _reason(self) -> str:
+        code = self.service.exit_code()
+        if code is None:
+            return "the reason is not known"
+        if code < 0:
+            return f"it was killed by signal {-code}"
+        lines = self.service.log.read_text(errors="replace").splitlines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return f"exit code {code}, {last.rstrip('.')}"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -188,11 +201,7 @@ def up(host: str, port: int, stop: Event) -> None:
             start_services(data_dir, running)
             set_environment(data_dir, address)
             prepare(stop)
-            for part in ours:
-                if not stop.is_set():
-                    part.start()
-                    running.append(part)
-            watch(running, Site(host, port, address), stop)
+            watch(running, ours, Site(host, port, address), stop)
         finally:
             say("Stopping …")
             (data_dir / "run" / "env").unlink(missing_ok=True)
@@ -231,7 +240,7 @@ def our_programs(data_dir: Path, host: str, port: int) -> list[Part]:
             # These talk to other workers; there is one.
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"),
         ],
-        "sweeper": ["django", "sweep"],
+        "sweeper": ["django", "sweep", "--skip-checks"],
     }
     return [
         Part(name, Child(name, [sys.executable, "-m", *command], data_dir))
@@ -288,7 +297,10 @@ def secret_key(path: Path) -> str:
 def prepare(stop: Event) -> None:
     """Run `manage.py prepare`, which speaks for itself. Raises CannotStart when it fails."""
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "prepare"], cwd=ROOT, start_new_session=True
+        # The checks load every page, which takes as long as all the rest; the web server does so.
+        [sys.executable, "manage.py", "prepare", "--skip-checks"],
+        cwd=ROOT,
+        start_new_session=True,
     )
     while process.poll() is None:
         if stop.wait(0.05):
@@ -318,20 +330,34 @@ class Site:
             connection.close()
 
 
-def watch(running: list[Part], site: Site, stop: Event) -> None:
-    """Keep the parts running until `stop` is set; say when the first page can be opened."""
+def watch(running: list[Part], waiting: list[Part], site: Site, stop: Event) -> None:
+    """Start the waiting parts and keep all running until `stop` is set.
+
+    The web server comes first and has the machine to itself until its first page can be opened;
+    starting together, the others would double that time on two cores.
+    """
+    web, *others = waiting
+    start_part(web, running, stop)
     started_at = time.monotonic()
-    announced = False
     while not stop.wait(TICK_S):
         for part in running:
             part.watch()
             part.look_at_log()
-        if not announced and site.answers():
-            announced = True
+        if others and site.answers():
             say(f"Tacit is ready: {site.address}  (stop it with Ctrl-C)")
-        elif not announced and time.monotonic() - started_at > FIRST_PAGE_TIMEOUT_S:
-            announced = True
+        elif others and time.monotonic() - started_at > FIRST_PAGE_TIMEOUT_S:
             say("The web server does not answer yet; its log may say why.")
+        else:
+            continue
+        for part in others:
+            start_part(part, running, stop)
+        others = []
+
+
+def start_part(part: Part, running: list[Part], stop: Event) -> None:
+    if not stop.is_set():
+        part.start()
+        running.append(part)
 
 
 def say(sentence: str) -> None:

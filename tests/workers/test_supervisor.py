@@ -56,7 +56,7 @@ def test_a_killed_program_starts_again(make_part, data_dir, capsys):
     wait_for(lambda: not part.service.is_running())
     wait_for(lambda: part.watch() or part.service.is_running())
     assert pid_of(data_dir) != first
-    assert "program has ended" in capsys.readouterr().out
+    assert "program has ended: it was killed by signal 9" in capsys.readouterr().out
 
 
 def test_a_program_that_always_dies_is_started_less_and_less_often(make_part, capsys):
