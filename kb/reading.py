@@ -12,6 +12,7 @@ from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from kb.pages import BlockKind
+from kb.sentences import content_words, language_of, split_sentences
 
 Span = tuple[int, int]  # [start, end) in the version's text
 
@@ -24,11 +25,20 @@ class Tint(NamedTuple):
     number: int
 
 
-Mark = Span | Tint
+class Said(NamedTuple):
+    """A span of the version's text that an answer took."""
+
+    start: int
+    end: int
+
+
+Mark = Span | Tint | Said
 _CELL_END = re.compile(r"(?<!\\)\|")
 _DELIMITER_ROW = re.compile(r"\|(?: *:?-+:? *\|)+")
 _ITEM = re.compile(r"( *)([-*+•] |\d{1,4}[.)] )?")
 _MARKER_KEPT = re.compile(r"\d")
+# The share of a claim's content words that a sentence must hold to be where the claim was taken.
+_TAKEN_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,34 @@ class Stretch:
 
     def piece(self, start: int, end: int) -> str:
         return self.text[start - self.start : end - self.start]
+
+
+def sentences_taken(claims: Iterable[str], passage: str) -> list[Span]:
+    """Find where in a passage the claims of an answer stand: for each claim its best sentence.
+
+    A claim whose words are spread over the passage, or are not there, has none.
+    """
+    language = language_of(passage)
+    sentences = [(s.start, s.end) for s in split_sentences(passage)]
+    words = [set(content_words(passage[start:end], language)) for start, end in sentences]
+    taken: set[Span] = set()
+    for claim in claims:
+        wanted = set(content_words(claim, language))
+        shares = [len(wanted & held) / len(wanted) if wanted else 0.0 for held in words]
+        best = max(shares, default=0.0)
+        if best >= _TAKEN_SHARE:
+            taken.add(sentences[shares.index(best)])
+    return sorted(taken)
+
+
+def marks_of(passage: Span, taken: Sequence[Span]) -> list[Mark]:
+    """Mark a passage, and in it the sentences taken: (0, 9) and [(2, 4)] give three marks."""
+    marks: list[Mark] = []
+    position = passage[0]
+    for start, end in taken:
+        marks += [(position, start), Said(start, end)]
+        position = end
+    return [*marks, (position, passage[1])]
 
 
 def draw(stretch: Stretch, marks: Sequence[Mark] = ()) -> SafeString:
@@ -79,6 +117,8 @@ def _marked(text: str, start: int, marks: Sequence[Mark]) -> str:
 
 
 def _wrapped(mark: Mark, html: str) -> str:
+    if isinstance(mark, Said):
+        return f'<mark class="said">{html}</mark>'
     if not isinstance(mark, Tint):
         return f"<mark>{html}</mark>"
     side = "odd" if mark.number % 2 else "even"

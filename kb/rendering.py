@@ -194,7 +194,8 @@ def _host(host: str) -> SafeString:
 
 def _citation(link: CitationLink) -> SafeString:
     return format_html(
-        '<sup class="cite"><a href="{}" data-source data-marker="{}" aria-label="{}">{}</a></sup>',
+        # The word joiner keeps the number on the line of the word before it.
+        '\u2060<sup class="cite"><a href="{}" data-source data-marker="{}" aria-label="{}">{}</a></sup>',
         link.url,
         link.marker,
         link.label,
@@ -204,6 +205,6 @@ def _citation(link: CitationLink) -> SafeString:
 
 def _doubt() -> SafeString:
     return format_html(
-        '<sup class="doubt"><button type="button" data-doubt aria-label="{}">?</button></sup>',
+        '\u2060<sup class="doubt"><button type="button" data-doubt aria-label="{}">?</button></sup>',
         gettext("The cited passages do not support this sentence"),
     )

@@ -1,5 +1,6 @@
 """Small pieces of pages: icons, times, sizes, and the query string of a link."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from django import template
@@ -8,9 +9,9 @@ from django.http import QueryDict
 from django.template.defaultfilters import date as format_date
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
-from django.utils.translation import gettext, ngettext
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext, gettext_lazy
 
 register = template.Library()
 
@@ -48,15 +49,39 @@ def file_size(size_bytes: int) -> str:
     return gettext("%(size)s MB") % {"size": f"{size_bytes / 1_000_000:,.1f}"}
 
 
-@register.filter
-def pages(first: int, last: int) -> str:
-    """Say "page 3" or "pages 3–4"."""
-    if first == last:
-        return gettext("page %(page)s") % {"page": first}
-    return ngettext("pages %(first)s–%(last)s", "pages %(first)s–%(last)s", 2) % {
-        "first": first,
-        "last": last,
-    }
+# What a page is called in the formats that have some; the others are one long page.
+_PAGE_WORDS = {
+    "application/pdf": gettext_lazy("page"),
+    "application/epub+zip": gettext_lazy("chapter"),
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation": gettext_lazy(
+        "slide"
+    ),
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": gettext_lazy("sheet"),
+}
+
+
+def page_range(first: int, last: int, media_type: str) -> str:
+    """Say "page 3", "slides 3–4", or nothing for a format that has no pages."""
+    word = _PAGE_WORDS.get(media_type) or (gettext("page") if last > 1 else "")
+    if not word:
+        return ""
+    return f"{word} {first}" if first == last else f"{word} {first}–{last}"
+
+
+@register.simple_tag
+def place(
+    title: str, heading_path: Sequence[str], first: int, last: int, media_type: str = ""
+) -> SafeString:
+    """Say where in a document a passage stands; a first heading that repeats the title is left out."""
+    path = list(heading_path)
+    if path and path[0].strip().casefold() == title.strip().casefold():
+        path = path[1:]
+    words = page_range(first, last, media_type)
+    return format_html_join(
+        mark_safe(' <span class="dot" aria-hidden="true">·</span> '),
+        "{}",
+        ((part,) for part in (" › ".join(path), words) if part),
+    )
 
 
 @register.simple_tag(takes_context=True)

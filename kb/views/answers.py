@@ -23,7 +23,7 @@ from kb.models import Citation, Feedback, Message, User
 from kb.models.chat import MessageQuerySet
 from kb.rendering import CitationLink, render_answer
 from kb.streams import Event
-from kb.templatetags.tacit import pages
+from kb.templatetags.tacit import page_range
 from kb.views.requests import PersonRequest, go_to
 
 # A stream looks this often whether its reader may still read.
@@ -47,6 +47,7 @@ class SourceLine:
 
     citation: Citation
     is_open: bool
+    media_type: str
 
     @property
     def url(self) -> str:
@@ -55,12 +56,9 @@ class SourceLine:
     @property
     def label(self) -> str:
         cited = self.citation
-        place = pages(cited.page_first, cited.page_last)
-        return _("Source %(marker)s: %(title)s, %(place)s") % {
-            "marker": cited.marker,
-            "title": cited.title,
-            "place": place,
-        }
+        page = page_range(cited.page_first, cited.page_last, self.media_type)
+        name = _("Source %(marker)s: %(title)s") % {"marker": cited.marker, "title": cited.title}
+        return f"{name}, {page}" if page else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,8 @@ class ShownTurn:
 
 def turns_of(turns: list[Message], user: User) -> list[ShownTurn]:
     """Draw the turns of a thread, with one query for what may still be opened."""
-    opened = set(
-        Citation.objects.openable_by(user).filter(message__in=turns).values_list("pk", flat=True)
-    )
+    openable = Citation.objects.openable_by(user).filter(message__in=turns)
+    opened = {pk: media or "" for pk, media in openable.values_list("pk", "document__media_type")}
     return [_shown(turn, opened) for turn in turns]
 
 
@@ -108,9 +105,9 @@ def turn_of(message: Message, user: User) -> ShownTurn:
     return turns_of([message], user)[0]
 
 
-def _shown(message: Message, opened: set[int]) -> ShownTurn:
+def _shown(message: Message, opened: dict[int, str]) -> ShownTurn:
     lines = [
-        SourceLine(citation, citation.pk in opened)
+        SourceLine(citation, citation.pk in opened, opened.get(citation.pk, ""))
         for citation in sorted(message.citations.all(), key=lambda citation: citation.marker)
     ]
     cited = [line for line in lines if line.citation.is_cited]

@@ -15,6 +15,9 @@ SHOWN = 6
 PAGES = [
     ("ask", gettext_lazy("Ask"), "ask"),
     ("search", gettext_lazy("Search"), "search"),
+    ("documents", gettext_lazy("Documents"), "documents"),
+    ("collections", gettext_lazy("Collections"), "collection"),
+    ("account", gettext_lazy("Account and tokens"), "person"),
 ]
 
 

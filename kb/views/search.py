@@ -95,6 +95,7 @@ def _found(request: PersonRequest, found: Results, page: int) -> dict[str, objec
             or any(choice.is_chosen for choice in choices)
         ],
         "documents": documents,
+        "only_near": bool(found.hits) and not any(hit.text_score for hit in found.hits),
     }
 
 

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET
 
 from kb import extraction, reading
 from kb.models import Chunk, Citation, Document, DocumentPage, DocumentVersion
-from kb.reading import Stretch
+from kb.reading import Span, Stretch
 from kb.views.requests import PersonRequest
 
 # Characters around the passage that a panel shows, at first and with each "show more".
@@ -27,6 +27,7 @@ AROUND = (1_500, 6_000, 25_000, 100_000)
 READER_PAGE = 30_000
 DRAWN_WIDTH_PX = 1_400
 KEPT_DRAWN_S = 3_600
+Box = tuple[float, float, float, float]
 PRIVATE = cache_control(private=True, no_cache=True)
 
 
@@ -35,7 +36,8 @@ class DrawnPage:
     """A page as a picture with boxes over the lines of the passage, in points from the top left."""
 
     page: DocumentPage
-    boxes: Sequence[tuple[float, float, float, float]]
+    boxes: list[Box]
+    said: list[Box]
     url: str
 
 
@@ -43,7 +45,8 @@ class DrawnPage:
 class Source:
     """What the panel shows of a version: `drawn` pages, or `html` where nothing can be drawn.
 
-    `text` is the passage in words, for those who cannot see the drawn page.
+    Beside drawn pages `html` is the passage alone, for those who cannot see them. `has_said`: the
+    words that the answer took are known, so the passage around them can step back.
     """
 
     version: DocumentVersion
@@ -53,7 +56,7 @@ class Source:
     replaced_at: datetime | None
     drawn: list[DrawnPage]
     html: SafeString
-    text: str
+    has_said: bool
     more: bool
 
 
@@ -65,7 +68,7 @@ class Source:
 def source_citation(request: PersonRequest, pk: int) -> HttpResponse:
     """The passage that an answer of the person cites, in the version it was cited from."""
     openable = Citation.objects.openable_by(request.user)
-    citation = get_object_or_404(openable.select_related("document__collection"), pk=pk)
+    citation = get_object_or_404(openable.select_related("document__collection", "message"), pk=pk)
     context = {
         "title": citation.title,
         "heading_path": citation.heading_path,
@@ -77,7 +80,8 @@ def source_citation(request: PersonRequest, pk: int) -> HttpResponse:
     }
     if citation.version_id:
         version = _versions().get(pk=citation.version_id)
-        context["source"] = _source(request, version, citation.start, citation.end)
+        passage = (citation.start, citation.end)
+        context["source"] = _source(request, version, passage, _claims(citation))
     return _respond(request, context)
 
 
@@ -95,7 +99,7 @@ def source_chunk(request: PersonRequest, pk: int) -> HttpResponse:
         "page_last": chunk.page_last,
         "quote": chunk.text,
         "document": chunk.document,
-        "source": _source(request, version, chunk.start, chunk.end),
+        "source": _source(request, version, (chunk.start, chunk.end)),
     }
     return _respond(request, context)
 
@@ -144,11 +148,28 @@ def page_image(request: PersonRequest, pk: int, number: int) -> HttpResponse:
 # --- What a panel shows -----------------------------------------------------------------------
 
 
-def _source(request: PersonRequest, version: DocumentVersion, start: int, end: int) -> Source:
+def _claims(citation: Citation) -> list[str]:
+    """Give the sentences of the answer that cite this passage."""
+    answer = citation.message
+    return [
+        answer.text[sentence["start"] : sentence["end"]]
+        for sentence in answer.support
+        if citation.marker in sentence["markers"]
+    ]
+
+
+def _source(
+    request: PersonRequest, version: DocumentVersion, passage: Span, claims: Sequence[str] = ()
+) -> Source:
+    start, end = passage
     level = min(_number(request, "around"), len(AROUND) - 1)
     pages = list(version.pages.filter(start__lt=end, end__gt=start).order_by("number"))
     can_draw = bool(pages) and all(page.width for page in pages)
     stretch = stretch_of(version, start, end, around=0 if can_draw else AROUND[level])
+    taken = [
+        (start + first, start + last)
+        for first, last in reading.sentences_taken(claims, stretch.piece(start, end))
+    ]
     later = version.document.versions.filter(number__gt=version.number, published_at__isnull=False)
     replacing = later.order_by("number").first()
     return Source(
@@ -157,26 +178,30 @@ def _source(request: PersonRequest, version: DocumentVersion, start: int, end: i
         end=end,
         newest=version.document.versions.aggregate(newest=Max("number"))["newest"],
         replaced_at=replacing.published_at if replacing else None,
-        drawn=_drawn_pages(version, pages, start, end, level) if can_draw else [],
-        html=reading.draw(stretch, [(start, end)]),
-        text=stretch.piece(start, end) if can_draw else "",
+        drawn=_drawn_pages(version, pages, passage, taken, level) if can_draw else [],
+        html=reading.draw(stretch, reading.marks_of(passage, taken)),
+        has_said=bool(taken),
         more=level < len(AROUND) - 1,
     )
 
 
 def _drawn_pages(
-    version: DocumentVersion, pages: list[DocumentPage], start: int, end: int, level: int
+    version: DocumentVersion,
+    pages: list[DocumentPage],
+    passage: Span,
+    taken: list[Span],
+    level: int,
 ) -> list[DrawnPage]:
     if level:
         first, last = pages[0].number - level, pages[-1].number + level
         pages = list(version.pages.filter(number__range=(first, last)).order_by("number"))
-    return [
-        DrawnPage(
-            page, page.boxes(start, end), reverse("page_image", args=[version.pk, page.number])
-        )
-        for page in pages
-        if page.width
-    ]
+    drawn = []
+    for page in pages:
+        said = [box for span in taken for box in page.boxes(*span)]
+        around = [box for box in page.boxes(*passage) if box not in said]
+        url = reverse("page_image", args=[version.pk, page.number])
+        drawn.append(DrawnPage(page, around, said, url))
+    return drawn
 
 
 def stretch_of(version: DocumentVersion, start: int, end: int, around: int = 0) -> Stretch:

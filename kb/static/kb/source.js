@@ -44,7 +44,7 @@ export async function openSource(link) {
 }
 
 function showPassage() {
-  const passage = content.querySelector("rect.box, mark");
+  const passage = content.querySelector(".said") ?? content.querySelector("rect.box, mark");
   if (passage) passage.scrollIntoView({ block: "center" });
   else content.scrollTop = 0;
 }
