@@ -6,6 +6,7 @@ one line of JSON and then the result's bytes to the descriptor it got as standar
 
 import json
 import os
+import signal
 import sys
 
 # What the standard library imports only when it is used, which is too late here.
@@ -29,13 +30,14 @@ def main() -> None:
     from kb.extraction.unreadable import Unreadable
 
     limits = Limits(**job["limits"])
-    confinement.die_with_parent()
+    confinement.die_with_parent(job["parent"])
     confinement.limit(limits.cpu_s, limits.memory_bytes)
     function = _import(job["function"])
     for module in LATE_IMPORTS:
         __import__(module)
     missing = confinement.lock(job["scratch"])
-    confinement.die_with_parent()
+    confinement.die_with_parent(job["parent"])
+    signal.alarm(limits.wall_s + 10)  # should nobody be left to watch the clock
     os.nice(5)  # pages and searches go first
 
     with open(job["file"], "rb") as file, open(result, "wb") as out:

@@ -61,10 +61,12 @@ def lock(empty_root_parent: str) -> list[str]:
     return [name for name, is_on in layers.items() if not is_on]
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill us when the parent thread ends; a change of user clears it."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill us when process `parent` ends; a change of user clears it."""
     if sys.platform == "linux":
         _prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
 
 
 def _lower(which: int, value: int) -> None:

@@ -194,7 +194,9 @@ def sniff(head: bytes, tail: bytes) -> str:
 def _sniff_zip(head: bytes, tail: bytes) -> str:
     if head[30:38] == b"mimetype":
         stated = head[38:100]
-        return next((content for type_, content in MIMETYPES if stated.startswith(type_)), "zip")
+        for type_, content in MIMETYPES:
+            if stated.startswith(type_):
+                return content
     listed = head + tail
     for folder, content in PACKAGES:
         if b"PK\x01\x02" in listed and folder in listed and b"[Content_Types].xml" in listed:

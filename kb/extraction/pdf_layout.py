@@ -133,8 +133,9 @@ def _drop_running_lines(layouts: Sequence[PageLayout]) -> None:
             words = re.sub(r"\d+|\b[ivxlc]+\b", "#", segment.text.casefold())
             numbers = re.findall(r"^\d{1,4}\b|\b\d{1,4}$", segment.text)
             offsets = {int(number) - layout.number for number in numbers}
+            keys: list[str | int] = [words, *offsets]
             for nearby in (height - 1, height, height + 1):  # 4 points of play each way
-                for key in (words, *offsets):
+                for key in keys:
                     places[key, nearby][layout.number] = segment
     least = max(REPEATED_PAGES, REPEATED_SHARE * len(layouts))
     running: dict[int, set[int]] = defaultdict(set)

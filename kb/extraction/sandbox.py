@@ -74,6 +74,7 @@ def _start(
         "limits": limits.as_dict(),
         "options": options,
         "import_from": IMPORT_FROM,
+        "parent": os.getpid(),
         "scratch": tempfile.gettempdir(),
     }
     return subprocess.Popen(

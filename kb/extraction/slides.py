@@ -221,7 +221,9 @@ def _table_rows(table: Element) -> list[list[str]]:
 
 def _chart_rows(chart: Element) -> list[list[str]]:
     """Read the values a chart shows: a row a category, a column a series."""
-    header, columns, categories = [""], [], []
+    header = [""]
+    columns: list[list[str]] = []
+    categories: list[str] = []
     for series in (item for item in chart.iter() if local(item) == "ser"):
         title = child(series, "tx")
         header.append(" ".join(_values(title)) if title is not None else "")
