@@ -11,8 +11,9 @@ from typing import NamedTuple
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
+from kb import languages
 from kb.pages import BlockKind
-from kb.sentences import content_words, language_of, split_sentences
+from kb.sentences import content_words, split_sentences
 
 Span = tuple[int, int]  # [start, end) in the version's text
 
@@ -58,7 +59,7 @@ def sentences_taken(claims: Iterable[str], passage: str) -> list[Span]:
 
     A claim whose words are spread over the passage, or are not there, has none.
     """
-    language = language_of(passage)
+    language = languages.detect(passage)
     sentences = [(s.start, s.end) for s in split_sentences(passage)]
     words = [set(content_words(passage[start:end], language)) for start, end in sentences]
     taken: set[Span] = set()
