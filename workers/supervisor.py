@@ -38,6 +38,8 @@ FIRST_PAGE_TIMEOUT_S = 60.0
 # What is worth the console. Celery repeats what its children print, line by line, as warnings.
 LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b(?! celery\.redirected)")
 
+LOUD_LINES_PER_MINUTE = 5
+
 
 class CannotStart(Exception):
     """Something a person has to change first; the message says what."""
@@ -105,6 +107,8 @@ class Part:
         self.started_at = 0.0
         self.start_again_at: float | None = None
         self.pause_s = 1.0
+        self._minute_began_at = 0.0
+        self._shown = 0
         self._log_offset = service.log.stat().st_size if service.log.exists() else 0
 
     def start(self) -> object:
@@ -136,12 +140,22 @@ class Part:
         if size > self._log_offset:
             for line in self._new_lines():
                 if LOUD.search(line) and isinstance(self.service, Child):
-                    say(f"{self.name} | {line}")
+                    self._show(line)
         if size > LOG_BYTES:
             # The writer holds the file open for appending, so it is emptied, not moved.
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
             self._log_offset = 0
+
+    def _show(self, line: str) -> None:
+        """Print a line of the log, a few a minute: what fails once often fails each time."""
+        if time.monotonic() - self._minute_began_at > 60:
+            self._minute_began_at, self._shown = time.monotonic(), 0
+        self._shown += 1
+        if self._shown <= LOUD_LINES_PER_MINUTE:
+            say(f"{self.name} | {line}")
+        elif self._shown == LOUD_LINES_PER_MINUTE + 1:
+            say(f"{self.name} | (and more, in {self.service.log})")
 
     def _new_lines(self) -> list[str]:
         with self.service.log.open("rb") as log:

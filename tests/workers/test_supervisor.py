@@ -89,6 +89,17 @@ def test_warnings_are_shown_with_the_name_of_their_program(make_part, capsys):
     assert capsys.readouterr().out == "web | 12:00 WARNING kb: the disk is full\n"
 
 
+def test_a_flood_of_errors_is_shown_in_part(make_part, capsys):
+    part = make_part("for number in range(100): print('ERROR', number)")
+    part.start()
+    wait_for(lambda: not part.service.is_running())
+    part.look_at_log()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["program | ERROR 0", "program | ERROR 1"]
+    assert len(lines) == supervisor.LOUD_LINES_PER_MINUTE + 1
+    assert str(part.service.log) in lines[-1]
+
+
 def test_earlier_logs_are_not_shown_again(make_part, data_dir, capsys):
     (data_dir / "logs" / "program.log").write_text("ERROR of yesterday\n")
     part = make_part("pass")
