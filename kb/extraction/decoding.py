@@ -6,6 +6,7 @@ Windows-1252 with what it leaves undefined dropped.
 """
 
 import codecs
+import re
 from collections.abc import Callable
 from encodings.aliases import aliases
 
@@ -18,6 +19,20 @@ BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Guesses that are as often wrong as right when the text is French, German, Spanish or Swedish,
+# and the words, without accents, that tell the languages for which they are right.
+LOOKS_WESTERN = frozenset(
+    ["cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "latin_1", "mac_latin2", "mac_roman"]
+    + [f"iso8859_{number}" for number in (2, 3, 4, 9, 10, 13, 14, 15, 16)]
+)
+EASTERN_WORDS = {
+    "cp1250": frozenset([b"az", b"egy", b"hogy", b"nem", b"volt", b"este", b"din", b"sau", b"pe"]),
+    "cp1254": frozenset([b"ve", b"bir", b"bu", b"olarak", b"daha", b"ile", b"gibi"]),
+}
+SIGN_IN_WORD = re.compile("[a-z][\u00b3\u00b9\u00ba\u00bf\u00b6\u00a3\u00a5\u0178]|\u0178[a-z]")
+WIDE_CODECS = ["big5", "big5hkscs", "cp932", "cp949", "cp950", "euc_kr", "gb18030", "gb2312", "gbk"]
+MOSTLY_ASCII = 0.75  # share of the bytes; of Chinese or Korean text it is far less
+KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 SAMPLE = 64 * 1024  # bytes that the guess looks at
 NO_TEXT_CODECS = frozenset(
     [
@@ -55,9 +70,27 @@ def decode(data: bytes, *, hint: Callable[[bytes], str] = lambda data: "") -> st
     declared = _decode_as(data, hint(data))
     if declared is not None:
         return declared
-    guess = from_bytes(data[:SAMPLE]).best()
-    guessed = _decode_as(data, guess.encoding if guess else "", "replace")
+    guessed = _decode_as(data, _guess(data[:SAMPLE]), "replace")
     return guessed if guessed is not None else data.decode("cp1252", "ignore")
+
+
+def _guess(sample: bytes) -> str:
+    """Ask charset-normalizer, and correct it where it is known to pick a neighbour."""
+    for name in ("euc_jp", "shift_jis"):
+        japanese = _decode_as(sample[: len(sample) // 2 * 2], name) or ""
+        if len(KANA.findall(japanese)) > 0.15 * len(japanese):
+            return name
+    is_latin = sum(byte < 128 for byte in sample) > MOSTLY_ASCII * len(sample)
+    guess = from_bytes(sample, cp_exclusion=WIDE_CODECS if is_latin else None).best()
+    if guess is None or guess.encoding not in LOOKS_WESTERN:
+        return guess.encoding if guess else ""
+    western = from_bytes(sample, cp_isolation=["cp1252"]).best()
+    if western is None or western.chaos > guess.chaos + 0.05 or SIGN_IN_WORD.search(str(western)):
+        return str(guess.encoding)
+    words = set(re.findall(rb"[a-z]+", sample.lower()))
+    eastern = {name: len(words & common) for name, common in EASTERN_WORDS.items()}
+    name = max(eastern, key=lambda key: eastern[key])
+    return name if eastern[name] >= 2 else "cp1252"
 
 
 def _decode_as(data: bytes, name: str, errors: str = "strict") -> str | None:

@@ -25,6 +25,7 @@ TEMPLATE_LINK = re.compile(r"\]\(\s*\{[%{].*?[%}]\}[^)\n]*\)", re.S)
 TEMPLATE_TAG = re.compile(r"\{%-?.*?-?%\}", re.S)
 ATTRIBUTES = re.compile(r"\s*\{:?\s*[#.][^}\n]*\}\s*$")
 ADMONITION = re.compile(r"^(?:///+|:::+)\s*(?:details\s*)?(?:\w+)?\s*(?:\|\s*)?(.*)$")
+LINE_ENDS = (" ", "\n")
 HTML_LINE_BREAK = re.compile(r"<br\s*/?>", re.I)
 
 
@@ -114,8 +115,7 @@ class _Renderer:
         elif self.lists:
             self._add_to_item(text)
         else:
-            text = "\n".join(_plain_line(line) for line in text.split("\n"))
-            self.writer.text(text.strip(), BlockKind.QUOTE if self.quotes else BlockKind.TEXT)
+            self.writer.text(text, BlockKind.QUOTE if self.quotes else BlockKind.TEXT)
 
     def _open_item(self) -> None:
         number = self.lists[-1]
@@ -145,9 +145,11 @@ class _Renderer:
 
 def inline_text(children: Sequence[Token]) -> str:
     """Give what is read: a link's words, code as it is, an image's description."""
-    parts = []
+    parts: list[str] = []
     for token in children:
         match token.type:
+            case "text" if not parts or parts[-1] in LINE_ENDS:
+                parts.append(_plain_line(TEMPLATE_TAG.sub("", token.content)))
             case "text":
                 parts.append(TEMPLATE_TAG.sub("", token.content))
             case "code_inline":
@@ -160,11 +162,11 @@ def inline_text(children: Sequence[Token]) -> str:
                 parts.append(inline_text(token.children or []))
             case "html_inline" if HTML_LINE_BREAK.fullmatch(token.content):
                 parts.append("\n")
-    return re.sub(r" {2,}", " ", "".join(parts)).strip()
+    return re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", "".join(parts))).strip()
 
 
 def _plain_line(line: str) -> str:
     """Drop the fences of admonitions but keep their title; drop attribute lists."""
     if match := ADMONITION.match(line.strip()):
-        return match[1]
-    return ATTRIBUTES.sub("", line)
+        return match[1] + "\n"
+    return "" if ATTRIBUTES.fullmatch(line) else line

@@ -321,7 +321,7 @@ class Walker:
 
 def _is_boilerplate(node: LexborNode) -> bool:
     tag = node.tag
-    if tag in BOILERPLATE:
+    if tag in BOILERPLATE or (tag == "header" and not _holds_heading(node)):
         return True
     attributes = node.attributes
     if not attributes:
@@ -332,6 +332,11 @@ def _is_boilerplate(node: LexborNode) -> bool:
         return False
     names = f"{attributes.get('id') or ''} {attributes.get('class') or ''}"
     return BOILERPLATE_NAMES.search(names) is not None
+
+
+def _holds_heading(node: LexborNode) -> bool:
+    """Say whether a header is an article's, with its title; a site's holds its logo and menu."""
+    return any(child.tag in HEADINGS for child in _descendants(node))
 
 
 def _is_layout(table: LexborNode) -> bool:

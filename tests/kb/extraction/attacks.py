@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 from kb.extraction.limits import Limits
@@ -19,9 +20,9 @@ def reach_out(file: BinaryIO, *, limits: Limits) -> bytes:
     """Try every way out; gives one line for each that was open."""
     parent = os.getppid()
     ways: dict[str, Callable[[], object]] = {
-        "read a file": lambda: open("/etc/passwd").read(),
+        "read a file": lambda: Path("/etc/passwd").read_text(),
         "list a folder": lambda: os.listdir("/"),
-        "write a file": lambda: open("/tmp/tacit-was-here", "w").write("x"),
+        "write a file": lambda: Path("/tmp/tacit-was-here").write_text("x"),
         "make a folder": lambda: os.mkdir("/tmp/tacit-was-here"),
         "open a socket": lambda: socket.socket(),
         "open a unix socket": lambda: socket.socket(socket.AF_UNIX),

@@ -120,7 +120,8 @@ def test_media_types_come_from_name_and_content(tmp_path: Path) -> None:
 
 def test_every_sentence_is_worded_and_says_what_to_do() -> None:
     details = dict.fromkeys(
-        ["suffix", "found", "advice", "reason", "size", "limit", "count", "seconds"], "Save it as PDF."
+        ["suffix", "found", "advice", "reason", "size", "limit", "count", "seconds"],
+        "Save it as PDF.",
     )
     for code in SENTENCES:
         numbers = {"count": 6000, "limit": 5000} if code == "too_many_pages" else {}
