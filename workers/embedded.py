@@ -345,8 +345,8 @@ class Redis:
         return f"unix://{quote(str(self.socket))}"
 
     def is_running(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            return False
+        if self._process is not None:
+            return self._process.poll() is None
         return self.pid() is not None
 
     def exit_code(self) -> int | None:
