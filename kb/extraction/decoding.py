@@ -30,7 +30,19 @@ EASTERN_WORDS = {
     "cp1254": frozenset([b"ve", b"bir", b"bu", b"olarak", b"daha", b"ile", b"gibi"]),
 }
 SIGN_IN_WORD = re.compile("[a-z][\u00b3\u00b9\u00ba\u00bf\u00b6\u00a3\u00a5\u0178]|\u0178[a-z]")
-WIDE_CODECS = ["big5", "big5hkscs", "cp932", "cp949", "cp950", "euc_kr", "gb18030", "gb2312", "gbk"]
+WIDE_CODECS = [
+    "big5",
+    "big5hkscs",
+    "cp932",
+    "cp949",
+    "cp950",
+    "euc_kr",
+    "gb18030",
+    "gb2312",
+    "gbk",
+    "hz",
+    "johab",
+]
 MOSTLY_ASCII = 0.75  # share of the bytes; of Chinese or Korean text it is far less
 KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 SAMPLE = 64 * 1024  # bytes that the guess looks at
@@ -85,12 +97,15 @@ def _guess(sample: bytes) -> str:
     if guess is None or guess.encoding not in LOOKS_WESTERN:
         return guess.encoding if guess else ""
     western = from_bytes(sample, cp_isolation=["cp1252"]).best()
-    if western is None or western.chaos > guess.chaos + 0.05 or SIGN_IN_WORD.search(str(western)):
+    if western is None:
         return str(guess.encoding)
+    if SIGN_IN_WORD.search(str(western)):
+        eastern = from_bytes(sample, cp_isolation=["cp1250", "iso8859_2"]).best()
+        return str((eastern or guess).encoding)
     words = set(re.findall(rb"[a-z]+", sample.lower()))
-    eastern = {name: len(words & common) for name, common in EASTERN_WORDS.items()}
-    name = max(eastern, key=lambda key: eastern[key])
-    return name if eastern[name] >= 2 else "cp1252"
+    found = {name: len(words & common) for name, common in EASTERN_WORDS.items()}
+    name = max(found, key=lambda key: found[key])
+    return name if found[name] >= 2 else "cp1252"
 
 
 def _decode_as(data: bytes, name: str, errors: str = "strict") -> str | None:
