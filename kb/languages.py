@@ -90,6 +90,15 @@ _OTHER_LETTERS = {
     "russian": (("ђјљњћџ", "serbian"), ("іїєґў", OTHER)),
     "arabic": (("پچژگی", OTHER),),
 }
+# Every answer that `detect` can give.
+NAMES = frozenset(
+    {
+        OTHER,
+        *(_VOCABULARIES.keys() - _WITHOUT_STEMMER),
+        *(name for _, _, name in _SCRIPTS),
+        "serbian",
+    }
+)
 _WORD = re.compile(r"[^\W\d_]+")
 _SAMPLE = 20_000
 # A language must win clearly: by this many votes, this share of the words, this much before the next.

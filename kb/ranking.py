@@ -13,6 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from kb import languages, words
 from kb.models import Collection, EmbeddingSpace, User
+from kb.models.indexes import received_vector
 
 # --- What may be seen -------------------------------------------------------------------------
 
@@ -121,8 +122,8 @@ SELECT chunk_id, -(vector <#> %(vector)s::vector) AS similarity FROM (
      LIMIT %(limit)s) AS near
 ORDER BY similarity DESC, chunk_id
 """
-_SIMILARITIES = """
-SELECT chunk_id, -(vector <#> %(vector)s::vector) FROM kb_embedding
+_VECTORS = """
+SELECT chunk_id, vector_send(vector) FROM kb_embedding
  WHERE space_id = %(space)s AND chunk_id = ANY(%(chunk_ids)s) AND document_id IN ({scope})
 """
 # pgvector's most; more candidates in hand mean better recall.
@@ -177,17 +178,13 @@ def set_local(cursor: CursorWrapper, settings: dict[str, Any]) -> None:
     cursor.execute(f"SELECT {calls}", [str(part) for item in settings.items() for part in item])
 
 
-def similarities(
-    scope: Scope, space: EmbeddingSpace, vector: np.ndarray, chunk_ids: Sequence[int]
-) -> dict[int, float]:
-    """Give the cosine of a unit vector and each of these passages, where permitted."""
-    parameters = {
-        **scope.parameters,
-        "vector": _text_of(vector),
-        "space": space.pk,
-        "chunk_ids": list(chunk_ids),
-    }
-    return dict(_rows(_SIMILARITIES.format(scope=scope.sql), parameters)) if chunk_ids else {}
+def vectors_of(
+    scope: Scope, space: EmbeddingSpace, chunk_ids: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Give the vectors of these passages, where permitted and present."""
+    parameters = {**scope.parameters, "space": space.pk, "chunk_ids": list(chunk_ids)}
+    rows = _rows(_VECTORS.format(scope=scope.sql), parameters)
+    return {id_: received_vector(data) for id_, data in rows}
 
 
 def _text_of(vector: np.ndarray) -> str:
@@ -198,6 +195,8 @@ def _text_of(vector: np.ndarray) -> str:
 
 # A pasted page must not become a thousand index scans.
 MAX_QUERY_WORDS = 48
+# A word that is kept as it stands is found in its parts as well (words.read).
+EXACT_WEIGHT = 0.5
 _LEX = """
 WITH RECURSIVE present (language) AS (
     SELECT min(language) FROM kb_chunk
@@ -221,12 +220,12 @@ class QueryWords:
     """The terms that a query's words can be in any language present.
 
     Of equal length: `terms` (see Posting), `words` (the number of the word that each belongs to),
-    `counts` (how often that word stands in the query).
+    `weights` (how much that word counts: once for each time it stands in the query).
     """
 
     terms: list[int] = field(default_factory=list)
     words: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
 
 def read_query(query: str) -> QueryWords:
@@ -243,19 +242,20 @@ def read_query(query: str) -> QueryWords:
         if not language or number in kept or number > len(plain):
             result.terms.append(term)
             result.words.append(number)
-            result.counts.append(counts[exact[number - 1]])
+            count = counts[exact[number - 1]]
+            result.weights.append(count * EXACT_WEIGHT if number > len(plain) else count)
     return result
 
 
 # Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009; the idf is
 # Lucene's, which is never negative.
-K1, B = 1.2, 0.75
+K1, B = 1.5, 0.75
 _MATCHED = """
 WITH query AS (
-    SELECT * FROM unnest(%(terms)s::bigint[], %(words)s::int[], %(counts)s::int[])
-                  AS q (term, word, count)),
+    SELECT * FROM unnest(%(terms)s::bigint[], %(words)s::int[], %(weights)s::float8[])
+                  AS q (term, word, weight)),
 matched AS MATERIALIZED (
-    SELECT q.word, q.count, p.chunk_id, p.document_id,
+    SELECT q.word, q.weight, p.chunk_id,
            p.frequency * (%(k1)s + 1)
            / (p.frequency + %(k1)s * (1 - %(b)s + %(b)s * p.length / %(mean_length)s)) AS part
       FROM query q JOIN kb_posting p ON p.term = q.term
@@ -264,7 +264,7 @@ weighted AS (
     SELECT word, ln(1 + (%(permitted)s - n + 0.5) / (n + 0.5)) AS idf
       FROM (SELECT word, least(count(*), %(permitted)s) AS n FROM matched GROUP BY word) AS f),
 scored AS MATERIALIZED (
-    SELECT chunk_id, sum(part * idf * count)::float8 AS score
+    SELECT chunk_id, sum(part * idf * weight)::float8 AS score
       FROM matched JOIN weighted USING (word) GROUP BY chunk_id)
 """
 _BEST = """
@@ -287,7 +287,7 @@ def matching(
         **scope.parameters,
         "terms": query.terms,
         "words": query.words,
-        "counts": query.counts,
+        "weights": query.weights,
         "k1": K1,
         "b": B,
         "mean_length": extent.mean_length,

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import nan
+from math import exp, nan
 
 import numpy as np
 from django.contrib.auth.models import AnonymousUser
@@ -22,7 +22,7 @@ from kb.ranking import (
     nearest,
     read_query,
     scope_of,
-    similarities,
+    vectors_of,
 )
 
 __all__ = ["Filters", "Hit", "Results", "fuse", "matching", "nearest", "search", "search_page"]
@@ -33,13 +33,20 @@ MAX_QUERY = 2_000
 NEAREST = 200  # passages that the ranking by meaning hands over
 MATCHING = 200  # passages that the ranking by words hands over
 MATCHING_FOR_PAGES = 1_000  # and for a search page, whose reader may turn pages
+# A search page shows a passage without any word of the query from this share of the best cosine on.
+NEAR_SHARE = 0.5
+# Chosen on seven sets at once; between 0.5 and 0.7, 3 and 10, 0.1 and 0.3 little changes
+# (docs/measurements.md).
+MEANING = 0.6
+NEIGHBOURS = 5
+FROM_NEIGHBOURS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A passage found. `start` and `end` count in the version's text, other spans in `text`.
 
-    `score`: fused, higher is better. `similarity`: the cosine of query and passage, nan when not
+    `score`: fused, 0 to 1, higher is better; comparable within one search only. `similarity`: the cosine of query and passage, nan when not
     computed. `text_score`: BM25, 0 when no word matches. `marks`: where the query's words are.
     """
 
@@ -101,7 +108,8 @@ def search(
     offset: int = 0,
 ) -> list[Hit]:
     """Find the passages the user may read that answer the query best, best first."""
-    return _hits(user, rank(user, query, filters=filters), limit, offset)
+    ranking = rank(user, query, filters=filters)
+    return _hits(user, ranking, list(ranking.fused)[offset : offset + limit])
 
 
 def search_page(
@@ -113,15 +121,21 @@ def search_page(
     offset: int = 0,
 ) -> Results:
     """Search with the number of hits and what each filter would leave."""
-    clock = Clock()
     ranking = rank(user, query, filters=filters, depth=MATCHING_FOR_PAGES)
-    clock.lap("rank")
-    hits = _hits(user, ranking, limit, offset)
-    clock.lap("hits")
-    near = [id_ for id_ in ranking.similarity if id_ not in ranking.text]
-    found = facets.count(user, filters, ranking.words.terms, near) if ranking.fused else {}
+    clock = Clock()
+    found = [id_ for id_ in ranking.fused if id_ in ranking.text or _is_near(id_, ranking)]
+    hits = _hits(user, ranking, found[offset : offset + limit])
+    clock.lap("rows")
+    near = [id_ for id_ in found if id_ not in ranking.text]
+    counts = facets.count(user, filters, ranking.words.terms, near)
     clock.lap("facets")
-    return Results(hits, len(ranking.fused), found, ranking.took_ms | clock.took_ms)
+    return Results(hits, len(found), counts, ranking.took_ms | clock.took_ms)
+
+
+def _is_near(chunk_id: int, ranking: Ranking) -> bool:
+    """Say whether a passage without a word of the query is near enough to count as found."""
+    nearest_one = max(ranking.similarity.values(), default=0.0)
+    return ranking.similarity.get(chunk_id, -1.0) >= NEAR_SHARE * nearest_one
 
 
 def rank(
@@ -133,26 +147,29 @@ def rank(
 ) -> Ranking:
     """Score the passages that may answer the query: the nearest, and those that hold its words.
 
-    Every one of them gets both scores, whichever way it was found. Without an embedding model at
-    hand the words alone decide.
+    Each of them gets both scores, whichever way it was found. Passages that hold words, but are
+    not among the first MATCHING of these, come last. Without an embedding model at hand the words
+    alone decide.
     """
     query = query.strip()[:MAX_QUERY]
     scope = scope_of(user, filters)
     if not query or scope.is_empty:
         return Ranking()
     clock, ranking, extent = Clock(), Ranking(), extent_of(scope)
+    clock.lap("extent")
     vector, space = _embed(query)
     clock.lap("embed")
-    if space is not None:
-        ranking.similarity = nearest(scope, extent, space, vector, NEAREST)
+    near = list(nearest(scope, extent, space, vector, NEAREST)) if space else []
     clock.lap("nearest")
     ranking.words = read_query(query)
-    ranking.text = matching(scope, extent, ranking.words, depth, also=list(ranking.similarity))
+    ranking.text = matching(scope, extent, ranking.words, depth, also=near)
     clock.lap("matching")
-    if space is not None:
-        others = [id_ for id_ in ranking.text if id_ not in ranking.similarity]
-        ranking.similarity |= similarities(scope, space, vector, others)
-    ranking.fused = fuse(ranking.similarity, ranking.text)
+    first = list(dict.fromkeys([*near, *list(ranking.text)[:MATCHING]]))
+    vectors = vectors_of(scope, space, first) if space else {}
+    ranking.similarity = {id_: float(vectors[id_] @ vector) for id_ in vectors}
+    ranking.fused = _ordered(
+        smooth(fuse(first, ranking.similarity, ranking.text), vectors), ranking.text
+    )
     clock.lap("fuse")
     ranking.took_ms = clock.took_ms
     return ranking
@@ -174,24 +191,56 @@ def _embed(query: str) -> tuple[np.ndarray, EmbeddingSpace | None]:
         return nothing, None
 
 
-def fuse(similarity: Mapping[int, float], text: Mapping[int, float]) -> dict[int, float]:
-    """Join two rankings into one, best first."""
-    vector_scores, text_scores = _scaled(similarity), _scaled(text)
-    scores = {
-        id_: (vector_scores.get(id_, 0.0) + text_scores.get(id_, 0.0)) / 2
-        for id_ in similarity | text
-    }
-    return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
+def fuse(
+    chunk_ids: Sequence[int], similarity: Mapping[int, float], text: Mapping[int, float]
+) -> dict[int, float]:
+    """Add the two scores of each passage, each in standard deviations from its mean.
+
+    So neither the range of a model's cosines nor the length of a query shifts the balance, and how
+    far a passage stands out counts, which ranks forget. Nearness weighs MEANING, words the rest.
+    """
+    lowest = min(similarity.values(), default=0.0)
+    by_meaning = _standardized([similarity.get(id_, lowest) for id_ in chunk_ids])
+    by_words = _standardized([text.get(id_, 0.0) for id_ in chunk_ids])
+    fused = MEANING * by_meaning + (1 - MEANING) * by_words
+    return dict(zip(chunk_ids, fused.tolist(), strict=True))
 
 
-def _scaled(scores: Mapping[int, float]) -> dict[int, float]:
-    best, worst = max(scores.values(), default=0.0), 0.0
-    width = best - worst
-    return {id_: (score - worst) / width for id_, score in scores.items()} if width > 0 else {}
+def _standardized(scores: Sequence[float]) -> np.ndarray:
+    values = np.array(scores)
+    spread = values.std() if len(values) else 0.0
+    return (values - values.mean()) / spread if spread > 0 else np.zeros(len(values))
 
 
-def _hits(user: User | AnonymousUser, ranking: Ranking, limit: int, offset: int) -> list[Hit]:
-    ids = list(ranking.fused)[offset : offset + limit]
+def smooth(scores: Mapping[int, float], vectors: Mapping[int, np.ndarray]) -> dict[int, float]:
+    """Move each score towards those of the passages most like it.
+
+    Relevant passages resemble each other (the cluster hypothesis), so one that stands among good
+    ones is more likely right than one that stands alone.
+    """
+    ids = [id_ for id_ in scores if id_ in vectors]
+    neighbours = min(NEIGHBOURS, len(ids) - 1)
+    if neighbours < 1:
+        return dict(scores)
+    matrix = np.stack([vectors[id_] for id_ in ids])  # (N, D)
+    own = np.array([scores[id_] for id_ in ids])  # (N,)
+    alike = matrix @ matrix.T  # (N, N)
+    np.fill_diagonal(alike, -np.inf)
+    nearest_to = np.argpartition(-alike, neighbours - 1, axis=1)[:, :neighbours]
+    weights = np.maximum(np.take_along_axis(alike, nearest_to, axis=1), 1e-6)
+    around = (weights * own[nearest_to]).sum(axis=1) / weights.sum(axis=1)
+    smoothed = (1 - FROM_NEIGHBOURS) * own + FROM_NEIGHBOURS * around
+    return dict(scores) | dict(zip(ids, smoothed.tolist(), strict=True))
+
+
+def _ordered(scores: Mapping[int, float], text: Mapping[int, float]) -> dict[int, float]:
+    """Put the best first, as shares of 1; passages of `text` without a score follow with 0."""
+    shares = {id_: 1 / (1 + exp(-score)) for id_, score in scores.items()}
+    best_first = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    return dict(best_first) | {id_: 0.0 for id_ in text if id_ not in shares}
+
+
+def _hits(user: User | AnonymousUser, ranking: Ranking, ids: list[int]) -> list[Hit]:
     chunks = (
         Chunk.objects.visible_to(user)
         .select_related("document", "collection")

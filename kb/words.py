@@ -26,8 +26,8 @@ _JOINED = re.compile(
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
 _SIGNS = re.compile(r"[\W_]+")
-_CAMEL_WORD = re.compile(r"\b(?=\w*[a-z0-9][A-Z])\w+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CAMEL_WORD = re.compile(r"\b(?=\w*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2}))\w+")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _HYPHENATED = re.compile(r"[^\W_]+(?:-[^\W_]+)+")
 # PostgreSQL would read tags, paths and addresses out of these.
 _BLANKS = str.maketrans(dict.fromkeys("<>&/\\_=?#@:~|\0", " "))

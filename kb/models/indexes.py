@@ -229,13 +229,14 @@ def _copy_binary(
 
 
 def _vectors(statement: str, parameters: list[object]) -> dict[str, np.ndarray]:
-    """Read (key, vector_send(…)) rows; a vector starts with its size and two unused bytes."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        return {
-            key: np.frombuffer(data, ">f4", offset=4).astype(np.float32)
-            for key, data in cursor.fetchall()
-        }
+        return {key: received_vector(data) for key, data in cursor.fetchall()}
+
+
+def received_vector(data: bytes) -> np.ndarray:
+    """Read what PostgreSQL's `vector_send` gives: size and two unused bytes, then the numbers."""
+    return np.frombuffer(data, ">f4", offset=4).astype(np.float32)
 
 
 _INDEX = """

@@ -1,0 +1,173 @@
+"""Measure how well search ranks: by meaning, by words, and fused.
+
+`script/bench retrieval [FOLDER…]`: folders in BEIR's layout (corpus.jsonl, queries.jsonl, qrels.tsv
+or qrels/test.tsv); without any, those below ../shared/data/retrieval. Each document goes through the
+product's own door: uploaded as a text file, read, cut, embedded and indexed; a query is ranked by
+the same functions as a search. A document counts by its best passage.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import beir, installation, metrics
+
+if TYPE_CHECKING:
+    from kb.models import Collection, User
+
+DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "retrieval"
+PASSAGES = 1_000  # how deep each ranking alone is measured
+LEGS = ("vector", "text", "fused")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over the queries, 0 to 1."""
+
+    ndcg_10: float
+    recall_10: float
+    recall_100: float
+    mrr: float
+
+
+def measure(folder: Path) -> dict[str, object]:
+    """Ingest a folder and rank all its queries."""
+    from kb.models import Chunk, Collection, User
+
+    test_set = beir.read(folder)
+    user, _ = User.objects.get_or_create(username="bench", is_superuser=True)
+    collection = Collection.objects.create(name=str(folder.resolve())[-120:], created_by=user)
+    started = time.perf_counter()
+    ids = _ingest(test_set, collection, user)
+    ingest_s = time.perf_counter() - started
+    rankings: dict[str, dict[str, list[str]]] = {leg: {} for leg in LEGS}
+    started = time.perf_counter()
+    for query_id, query in test_set.queries.items():
+        for leg, ranking in _rank(query, collection, user, ids).items():
+            rankings[leg][query_id] = ranking
+    return {
+        "name": test_set.name,
+        "documents": len(test_set.documents),
+        "passages": Chunk.objects.filter(collection=collection).count(),
+        "queries": len(test_set.queries),
+        "ingest_s": round(ingest_s, 1),
+        "ms_per_query": round((time.perf_counter() - started) * 1000 / len(test_set.queries), 1),
+        **{leg: vars(_quality(rankings[leg], test_set.grades)) for leg in LEGS},
+    }
+
+
+def _ingest(test_set: beir.TestSet, collection: "Collection", user: "User") -> dict[int, str]:
+    """Add and read all documents; gives the id in the test set of each chunk."""
+    from django.core.files.base import ContentFile
+
+    from kb import ingestion
+    from kb.models import Chunk, Document, Job
+
+    for number, (_, title, text) in enumerate(test_set.documents):
+        content = ContentFile(_file_of(title, text).encode())
+        collection.add_document(content, name=f"{number}.txt", added_by=user)
+    # A document is titled by its file until it is read; here the name says nothing.
+    collection.documents.update(title="")
+    done = 0
+    while job := Job.objects.claim(Job.Kind.INGEST):
+        ingestion.ingest(job)
+        done += 1
+        if done % 100 == 0:
+            print(f"  {done:,} of {len(test_set.documents):,} documents read", flush=True)
+    failed = collection.documents.filter(state=Document.State.FAILED).count()
+    if failed:
+        print(f"  {failed} documents failed", flush=True)
+    chunks = Chunk.objects.filter(collection=collection)
+    return {
+        chunk_id: test_set.documents[int(name.removesuffix(".txt"))][0]
+        for chunk_id, name in chunks.values_list("pk", "document__name")
+    }
+
+
+def _file_of(title: str, text: str) -> str:
+    """Write a document as a text file; an underlined first line is read as its heading."""
+    title = " ".join(title.split())
+    if not title or " ".join(text.split()).startswith(title):
+        return text
+    return f"{title}\n{'=' * min(len(title), 100)}\n\n{text}"
+
+
+def _rank(
+    query: str, collection: "Collection", user: "User", ids: Mapping[int, str]
+) -> dict[str, list[str]]:
+    """Rank documents in the three ways, each by its best passage."""
+    from kb import ranking, search
+    from kb.backends import get_backend
+    from kb.models import EmbeddingSpace
+
+    filters = search.Filters(collection_ids=(collection.pk,))
+    scope = ranking.scope_of(user, filters)
+    extent = ranking.extent_of(scope)
+    text = query[: search.MAX_QUERY]
+    vector = get_backend("EMBEDDER").embed_query(text)
+    space = EmbeddingSpace.objects.active()
+    legs: dict[str, Iterable[int]] = {
+        "vector": ranking.nearest(scope, extent, space, vector, PASSAGES),
+        "text": ranking.matching(scope, extent, ranking.read_query(text), PASSAGES),
+        "fused": search.rank(user, query, filters=filters).fused,
+    }
+    return {leg: list(dict.fromkeys(ids[id_] for id_ in found)) for leg, found in legs.items()}
+
+
+def _quality(
+    rankings: Mapping[str, list[str]], grades: Mapping[str, Mapping[str, float]]
+) -> Quality:
+    pairs = [(ranking, grades[query_id]) for query_id, ranking in rankings.items()]
+    return Quality(
+        ndcg_10=_mean(metrics.ndcg(ranking, judged, 10) for ranking, judged in pairs),
+        recall_10=_mean(metrics.recall(ranking, judged, 10) for ranking, judged in pairs),
+        recall_100=_mean(metrics.recall(ranking, judged, 100) for ranking, judged in pairs),
+        mrr=_mean(metrics.reciprocal_rank(ranking, judged) for ranking, judged in pairs),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return round(statistics.fmean(values), 4)
+
+
+def _print(row: Mapping[str, object]) -> None:
+    print(
+        f"\n{row['name']}: {row['documents']:,} documents, {row['passages']:,} passages,"
+        f" {row['queries']:,} queries, {row['ms_per_query']} ms a query"
+    )
+    print(f"{'':8}{'nDCG@10':>10}{'recall@10':>11}{'recall@100':>12}{'MRR':>8}")
+    for leg in LEGS:
+        q = Quality(**row[leg])  # type: ignore[arg-type]
+        print(f"{leg:8}{q.ndcg_10:10.4f}{q.recall_10:11.4f}{q.recall_100:12.4f}{q.mrr:8.4f}")
+
+
+def _folders(given: list[Path]) -> list[Path]:
+    folders = given or sorted(path.parent for path in DEFAULT_FOLDER.glob("*/corpus.jsonl"))
+    if not folders:
+        raise SystemExit(f"Name a folder in BEIR's layout; there is none below {DEFAULT_FOLDER}.")
+    return folders
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="script/bench retrieval")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/retrieval.json"
+    )
+    arguments = parser.parse_args()
+    folders = _folders(arguments.folders)
+    with installation.fresh_install():
+        rows = []
+        for folder in folders:
+            rows.append(measure(folder))
+            _print(rows[-1])
+    if arguments.save:
+        print(f"\nSaved in {installation.save('retrieval', {'sets': rows})}")
+
+
+if __name__ == "__main__":
+    main()
