@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -54,17 +55,20 @@ def wait_until_ended(pid: int, *, timeout_s: float) -> bool:
     return True
 
 
-def end_group(pid: int, *, polite: int = signal.SIGTERM, timeout_s: float) -> None:
-    """End a process that leads its own group, politely first, and whatever it left behind."""
-    if _signal_group(pid, polite) and not wait_until_ended(pid, timeout_s=timeout_s):
-        _signal_group(pid, signal.SIGKILL)
-        wait_until_ended(pid, timeout_s=5)
-    _signal_group(pid, signal.SIGKILL)
+def end_group(pid: int, *, timeout_s: float) -> None:
+    """End a process that leads its own group, politely, and then whatever is left of the group.
+
+    Only the leader is asked: it knows in which order its children end.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        wait_until_ended(pid, timeout_s=timeout_s)
+    kill_group(pid)
+    wait_until_ended(pid, timeout_s=5)
 
 
-def _signal_group(pid: int, number: int) -> bool:
-    try:
-        os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def kill_group(pid: int) -> None:
+    """Kill what is left of a group, whose leader may have ended."""
+    # macOS answers "not permitted" where only a zombie is left.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

@@ -92,7 +92,7 @@ class Child:
             processes.end_group(pid, timeout_s=STOP_TIMEOUT_S)
         elif self._process is not None:
             # It died by itself; what it had started may still run.
-            processes.end_group(self._process.pid, timeout_s=0)
+            processes.kill_group(self._process.pid)
         if self._process is not None:
             self._process.wait()
         self._pid_file.unlink(missing_ok=True)
