@@ -26,6 +26,7 @@ urlpatterns = [
     path("palette/", palette.palette, name="palette"),
     path("", ask.ask, name="ask"),
     path("conversations/", ask.conversations, name="conversations"),
+    path("c/", ask.conversation_begin, name="conversation_begin"),
     path("c/<int:pk>/", ask.conversation, name="conversation"),
     path("c/<int:pk>/ask/", ask.conversation_ask, name="conversation_ask"),
     path("c/<int:pk>/rename/", ask.conversation_rename, name="conversation_rename"),

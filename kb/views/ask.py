@@ -1,11 +1,18 @@
 """Asking: the conversations of a person, and the questions put in them."""
 
+from dataclasses import replace
+
 from django.contrib import messages
 from django.db.models import Q
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+    require_safe,
+)
 
 from kb import chat
 from kb.chat import QuestionRefused
@@ -19,23 +26,28 @@ from kb.views.requests import PersonRequest, go_to
 
 LISTED = 60
 EXAMPLES = 3
+MAX_EXAMPLE = 110
+# Passages of each document that an example may come from.
+LOOKED_AT = 6
 MAX_TITLE = 200
 
 
 # --- Pages ------------------------------------------------------------------------------------
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-async def ask(request: PersonRequest) -> HttpResponse:
-    """A new conversation: an empty page with a composer; posting it asks the first question."""
-    if request.method != "POST":
-        return await in_database(_new_page, request)
-    try:
-        answer = await in_database(_begin, request)
-    except QuestionRefused as refused:
-        return await in_database(refuse, request, str(refused), "ask")
-    chat.start(answer.pk)
-    return go_to(request, "conversation", answer.conversation_id)
+@require_safe
+def ask(request: PersonRequest) -> HttpResponse:
+    """An empty conversation: what to ask, and a composer."""
+    narrowing = narrowing_of(request.GET, request.user)
+    if not narrowing.collections and (chosen := scope(request)):
+        narrowing = replace(narrowing, collections=(chosen,))
+    context = {
+        "examples": _examples(request.user, narrowing),
+        "question": request.GET.get("q", "")[: chat.MAX_QUESTION],
+        **_composer(narrowing),
+        **_list(request),
+    }
+    return render(request, "kb/ask.html", context)
 
 
 @require_GET
@@ -57,20 +69,6 @@ def conversation(request: PersonRequest, pk: int) -> HttpResponse:
 def conversations(request: PersonRequest) -> HttpResponse:
     """The list in the rail, for what was typed above it."""
     return render(request, "kb/_conversations.html", _list(request))
-
-
-def _new_page(request: PersonRequest) -> HttpResponse:
-    narrowing = narrowing_of(request.GET, request.user)
-    if not narrowing.collections and (chosen := scope(request)):
-        narrowing = Narrowing(collections=(chosen,), documents=narrowing.documents)
-    context = {
-        "examples": _examples(request.user, narrowing),
-        "question": request.GET.get("q", "")[: chat.MAX_QUESTION],
-        "writable": Document.objects.writable_by(request.user).exists,
-        **_composer(narrowing),
-        **_list(request),
-    }
-    return render(request, "kb/ask.html", context)
 
 
 def _composer(narrowing: Narrowing) -> dict[str, object]:
@@ -95,20 +93,32 @@ def _examples(user: User, narrowing: Narrowing) -> list[str]:
         recent = recent.filter(collection__in=narrowing.collections)
     newest = list(recent.order_by("-updated_at").values_list("pk", flat=True)[: 4 * EXAMPLES])
     headed = Chunk.objects.visible_to(user).filter(
-        ~Q(heading_path=[]), document__in=newest, position__gt=0
+        ~Q(heading_path=[]), document__in=newest, position__lt=LOOKED_AT
     )
-    passages = (
-        headed.order_by("document", "position").distinct("document").select_related("document")
-    )
-    return [
-        _("What does “%(title)s” say about %(heading)s?")
-        % {"title": passage.document.title, "heading": passage.heading_path[-1]}
-        for passage in passages
-        if len(passage.document.title) + len(passage.heading_path[-1]) < 70
-    ][:EXAMPLES]
+    worded: dict[str, str] = {}
+    places = headed.order_by("-document__updated_at", "position")
+    for title, path in places.values_list("document__title", "heading_path"):
+        heading = path[-1]
+        if title not in worded and heading.casefold() != title.casefold():
+            worded[title] = _("What does “%(title)s” say about %(heading)s?") % {
+                "title": title,
+                "heading": heading,
+            }
+    return [question for question in worded.values() if len(question) < MAX_EXAMPLE][:EXAMPLES]
 
 
 # --- Asking -----------------------------------------------------------------------------------
+
+
+@require_POST
+async def conversation_begin(request: PersonRequest) -> HttpResponse:
+    """Ask the first question of a new conversation."""
+    try:
+        answer = await in_database(_begin, request)
+    except QuestionRefused as refused:
+        return await in_database(refuse, request, str(refused), "ask")
+    chat.start(answer.pk)
+    return go_to(request, "conversation", answer.conversation_id)
 
 
 @require_POST

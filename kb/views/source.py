@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from django.core.cache import cache
 from django.core.files.storage import default_storage
@@ -197,7 +198,7 @@ def _drawn_pages(
         pages = list(version.pages.filter(number__range=(first, last)).order_by("number"))
     drawn = []
     for page in pages:
-        said = [box for span in taken for box in page.boxes(*span)]
+        said = list(dict.fromkeys(box for span in taken for box in page.boxes(*span)))
         around = [box for box in page.boxes(*passage) if box not in said]
         url = reverse("page_image", args=[version.pk, page.number])
         drawn.append(DrawnPage(page, around, said, url))
@@ -232,7 +233,7 @@ def _drawn(version: DocumentVersion, number: int) -> bytes:
     picture: bytes | None = cache.get(key)
     if picture is None:
         try:
-            path = default_storage.path(version.file.name)
+            path = Path(default_storage.path(version.file.name))
             picture = extraction.draw_page(path, number, DRAWN_WIDTH_PX)
         except (extraction.DocumentUnreadable, OSError):
             raise Http404 from None

@@ -140,3 +140,16 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", (event) => event.key === "Escape" && hideCard());
 document.addEventListener("scroll", hideCard, { passive: true, capture: true });
+
+// A page that cannot be drawn gives way to its words. Errors of images do not bubble.
+document.addEventListener(
+  "error",
+  (event) => {
+    const figure = event.target.closest?.(".drawn-page");
+    const words = figure?.parentElement.querySelector(".as-text");
+    if (!words) return;
+    figure.remove();
+    words.open = true;
+  },
+  true,
+);
