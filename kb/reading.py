@@ -84,7 +84,23 @@ def marks_of(passage: Span, taken: Sequence[Span]) -> list[Mark]:
 
 def draw(stretch: Stretch, marks: Sequence[Mark] = ()) -> SafeString:
     """Give the blocks of a stretch as HTML, with the spans of `marks` highlighted or tinted."""
-    return mark_safe("\n".join(_block(stretch, block, marks) for block in stretch.blocks))
+    return mark_safe(
+        "\n".join(_block(stretch, block, marks) for block in _without_gaps(stretch.blocks))
+    )
+
+
+def _without_gaps(
+    blocks: Iterable[tuple[str, int, int, int]],
+) -> Iterator[tuple[str, int, int, int]]:
+    """Number headings by their depth: files leave levels out, which loses those who only hear them."""
+    above: list[int] = []
+    for kind, start, end, level in blocks:
+        if kind == BlockKind.HEADING:
+            while above and above[-1] >= level:
+                above.pop()
+            above.append(level)
+            level = len(above)
+        yield kind, start, end, level
 
 
 def _block(stretch: Stretch, block: tuple[str, int, int, int], marks: Sequence[Mark]) -> str:

@@ -107,10 +107,12 @@ def document_state(request: PersonRequest, pk: int) -> HttpResponse:
 @require_GET
 def document_versions(request: PersonRequest, pk: int) -> HttpResponse:
     found = _visible(request, pk)
+    row = rows_of([found], request.user)[0]
     context = {
         "document": found,
         "collection": found.collection,
-        "row": rows_of([found], request.user)[0],
+        "row": row,
+        "may_write": row.may_write,
         "versions": _versions(found),
         "memberships": _readers(request, found.collection),
         "tab": "versions",

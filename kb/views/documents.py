@@ -102,13 +102,27 @@ def _list(request: PersonRequest, collection: Collection | None) -> HttpResponse
     context |= {"targets": _targets(request.user, collection)}
     if request.htmx and not request.htmx.history_restore_request:
         return render(request, "kb/_document_table.html", {**context, "is_update": True})
-    owned = Collection.objects.owned_by(request.user)
     context |= {
-        "is_owner": collection and owned.filter(pk=collection.pk).exists(),
+        **_standing(request, collection),
         "max_upload_bytes": settings.MAX_UPLOAD_BYTES,
         "max_upload_mb": settings.MAX_UPLOAD_BYTES // 2**20,
     }
     return render(request, "kb/documents.html", context)
+
+
+def _standing(request: PersonRequest, collection: Collection | None) -> dict[str, bool]:
+    """Say which pages about the collection the person may open, where the list is its page."""
+    match = request.resolver_match
+    if collection is None or match is None or match.url_name != "collection":
+        return {}
+    user, memberships = request.user, collection.memberships
+    is_owner = Collection.objects.owned_by(user).filter(pk=collection.pk).exists()
+    mine = memberships.filter(Q(user=user) | Q(group__in=user.groups.all()))
+    return {
+        "is_page_of_collection": True,
+        "is_owner": is_owner,
+        "is_member": is_owner or mine.exists(),
+    }
 
 
 def _page(documents: QuerySet[Document], sort: str, after: str) -> tuple[list[Document], str]:

@@ -21,6 +21,7 @@ from kb.chunking import Chunking, Passage
 from kb.models import Document, DocumentPage, DocumentVersion
 from kb.pages import Block, BlockKind, Page, document_text, page_offsets
 from kb.reading import Stretch, Tint
+from kb.views.documents import for_rows, rows_of
 from kb.views.requests import PersonRequest
 
 # As much of a document as is cut again on every change of a setting, in whole pages.
@@ -82,7 +83,7 @@ class Cutting:
 @require_GET
 def document_preview(request: PersonRequest, pk: int) -> HttpResponse:
     """Show the text with alternating tint a passage, cut anew with the settings asked for."""
-    visible = Document.objects.visible_to(request.user).select_related("collection")
+    visible = for_rows(Document.objects.visible_to(request.user))
     document = get_object_or_404(visible, pk=pk)
     form = CuttingForm({**_defaults(), **request.GET.dict()})
     context = {
@@ -95,6 +96,8 @@ def document_preview(request: PersonRequest, pk: int) -> HttpResponse:
     }
     if request.htmx and not request.htmx.history_restore_request:
         return render(request, "kb/_document_preview.html", context)
+    row = rows_of([document], request.user)[0]
+    context |= {"row": row, "may_write": row.may_write}
     return render(request, "kb/document_preview.html", context)
 
 

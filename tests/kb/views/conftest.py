@@ -13,6 +13,12 @@ def static_files_as_they_lie(settings: Settings) -> None:
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(settings: Settings) -> None:
+    """Spare the tests what makes guessing slow: three people cost 0.3 s otherwise."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def page(alice: User, client: Client) -> Client:
     """A browser in which alice is signed in."""
