@@ -56,6 +56,12 @@ class Chunking:
 DEFAULT = Chunking()
 
 
+def chunking_for(max_tokens: int) -> Chunking:
+    """Give the default for a model that reads `max_tokens`, 128 or more; most read over 256."""
+    longest = min(DEFAULT.max_tokens, max_tokens)
+    return replace(DEFAULT, max_tokens=longest, target_tokens=min(DEFAULT.target_tokens, longest))
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A stretch of one section of a document.
@@ -89,16 +95,17 @@ def split(
     document = _Document(document_text(pages), title, count_tokens, settings)
     sections = document.with_rooms(list(_sections(pages, document.text)))
     parts = [part for section in document.divided(sections) for part in document.merged(section)]
-    parts = document.fitted(parts)
+    parts, counts = document.fitted(parts)
     if settings.overlap_tokens:
         parts = document.overlapped(parts)
+        counts = document.token_counts(parts)
     offsets, numbers = page_offsets(pages), [page.number for page in pages]
 
     def page_at(position: int) -> int:
         return numbers[bisect_right(offsets, position) - 1]
 
     passages = []
-    for part, token_count in zip(parts, document.token_counts(parts), strict=True):
+    for part, token_count in zip(parts, counts, strict=True):
         start, end = document.span_of(part)
         first, last = page_at(start), page_at(end - 1)
         content = document.text_of(part)
@@ -361,8 +368,8 @@ class _Document:
         """Give the atom's place in the order of merging: by chance, but always the same."""
         return hashlib.blake2b(self.text[atom.start : atom.end].encode(), digest_size=8).digest()
 
-    def fitted(self, parts: list[_Part]) -> list[_Part]:
-        """Halve the passages that are too long for the model after all.
+    def fitted(self, parts: list[_Part]) -> tuple[list[_Part], list[int]]:
+        """Halve the passages that are too long for the model after all; gives their counts too.
 
         Tokens do not add up exactly in every tokenizer.
         """
@@ -374,7 +381,7 @@ class _Document:
                 for piece in ([part] if count <= self.settings.max_tokens else self.halves(part))
             ]
             if len(smaller) == len(parts):
-                return parts
+                return parts, counts
             parts = smaller
 
     def halves(self, part: _Part) -> list[_Part]:
