@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from django.core.files.storage import default_storage
 from django.core.handlers.asgi import ASGIRequest
@@ -24,13 +23,12 @@ HEADERS = {
 
 def download(request: HttpRequest, version: DocumentVersion, name: str) -> StreamingHttpResponse:
     """Answer with a version's file, to be saved as `name`. The caller has checked who asks."""
-    try:
-        file = Path(default_storage.path(version.file.name)).open("rb")
-    except FileNotFoundError as error:
-        raise Http404 from error
+    path = Path(default_storage.path(version.file.name))
+    if not path.is_file():
+        raise Http404
     # Django reads a plain iterator to its end, into memory, before an async server sends it.
     is_async = isinstance(request, ASGIRequest)
-    response = StreamingHttpResponse(_chunks_async(file) if is_async else _chunks(file))
+    response = StreamingHttpResponse(_chunks_async(path) if is_async else _chunks(path))
     for header, value in HEADERS.items():
         response[header] = value
     response["Content-Length"] = str(version.size_bytes)
@@ -38,13 +36,13 @@ def download(request: HttpRequest, version: DocumentVersion, name: str) -> Strea
     return response
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
         while chunk := file.read(COPY_BYTES):
             yield chunk
 
 
-async def _chunks_async(file: BinaryIO) -> AsyncIterator[bytes]:
-    with file:
+async def _chunks_async(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
         while chunk := await asyncio.to_thread(file.read, COPY_BYTES):
             yield chunk

@@ -147,6 +147,14 @@ class MemberForm(forms.Form):
     role = forms.ChoiceField(choices=Membership.Role.choices, label=_("Role"))
 
 
+def free_address(address: str, *, but_for: User | None = None) -> str:
+    """Return the address when nobody else has it, in whatever case. Raises ValidationError."""
+    others = User.objects.exclude(pk=but_for.pk if but_for else None)
+    if address and others.filter(email__iexact=address).exists():
+        raise ValidationError(_("Somebody here has this address already."))
+    return address
+
+
 class InvitationForm(forms.Form):
     username = forms.CharField(
         max_length=150,
@@ -175,6 +183,9 @@ class InvitationForm(forms.Form):
         choices=Membership.Role.choices, required=False, label=_("Role in the collection")
     )
 
+    def clean_email(self) -> str:
+        return free_address(self.cleaned_data["email"])
+
 
 class RemovalForm(forms.Form):
     conversations = forms.ChoiceField(
@@ -202,6 +213,9 @@ class ProfileForm(forms.ModelForm):
             "last_name": forms.TextInput(attrs={"autocomplete": "family-name"}),
             "email": forms.EmailInput(attrs={"autocomplete": "email"}),
         }
+
+    def clean_email(self) -> str:
+        return free_address(self.cleaned_data["email"], but_for=self.instance)
 
 
 class TokenForm(forms.Form):

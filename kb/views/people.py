@@ -170,7 +170,9 @@ def person_administrator(request: PersonRequest, pk: int) -> HttpResponse:
         return go_to(request, "person", pk)
     found.is_superuser = found.is_staff = becomes
     found.save(update_fields=["is_superuser", "is_staff"])
-    return go_to(request, "people" if found == request.user and not becomes else "person", pk)
+    if found == request.user:
+        return go_to(request, "ask")  # these pages have just ceased to exist for them
+    return go_to(request, "person", pk)
 
 
 def _is_last_administrator(person: User) -> bool:

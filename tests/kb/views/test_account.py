@@ -117,7 +117,9 @@ def test_a_form_without_its_token_is_refused(alice: User) -> None:
 def test_the_back_office_is_entered_through_the_same_page(
     client: Client, alice: User, bob: User
 ) -> None:
-    assert client.get("/admin/")["Location"] == f"{SIGN_IN}?next=/admin/"
+    asked = client.get("/admin/", follow=True)
+    assert asked.redirect_chain[-1][0].startswith(f"{SIGN_IN}?next=")
+    assert asked.context["next"] == "/admin/"
     client.force_login(bob)
     assert client.get("/admin/", follow=True).status_code == 404
     alice.is_staff = alice.is_superuser = True
