@@ -218,7 +218,7 @@ def up(host: str, port: int, stop: Event) -> None:
             watch(running, ours, Site(host, port, address), stop)
         finally:
             say("Stopping …")
-            (data_dir / "run" / "env").unlink(missing_ok=True)
+            forget_services(data_dir)
             for part in reversed(running):
                 part.service.stop()
     say("Stopped.")
@@ -299,6 +299,12 @@ def set_environment(data_dir: Path, address: str) -> None:
         os.environ["SECRET_KEY"] = secret_key(data_dir / "secret_key")
     names = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY")
     embedded.write_urls(data_dir, {name: os.environ[name] for name in names})
+
+
+def forget_services(data_dir: Path) -> None:
+    """Let other commands say that nothing runs, instead of failing to reach it."""
+    known = embedded.read_urls(data_dir)
+    embedded.write_urls(data_dir, {k: v for k, v in known.items() if k == "SECRET_KEY"})
 
 
 def secret_key(path: Path) -> str:
