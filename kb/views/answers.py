@@ -1,13 +1,13 @@
 """One turn of a conversation: how it is shown, followed, stopped, asked again and rated."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -22,12 +22,10 @@ from kb.database import in_database
 from kb.models import Citation, Feedback, Message, User
 from kb.models.chat import MessageQuerySet
 from kb.rendering import CitationLink, render_answer
-from kb.streams import Event
+from kb.sse import event_stream
 from kb.templatetags.tacit import page_range
 from kb.views.requests import PersonRequest, go_to
 
-# A stream looks this often whether its reader may still read.
-CHECK_EVERY_S = 4.0
 NEAREST = 3
 REASONS = [
     gettext_lazy("It is wrong"),
@@ -156,34 +154,17 @@ def message_why(request: PersonRequest, pk: int) -> HttpResponse:
 
 
 @require_GET
-async def message_stream(request: PersonRequest, pk: int) -> HttpResponse:
+async def message_stream(request: PersonRequest, pk: int) -> HttpResponseBase:
     """The answer as server-sent events, from the start or after Last-Event-ID."""
-    user = await request.auser()
-    if not await in_database(_may_follow, user.pk, pk):
+    user_pk: int = (await request.auser()).pk
+
+    async def may_follow() -> bool:
+        return await in_database(_may_follow, user_pk, pk)
+
+    if not await may_follow():
         raise Http404
     chat.start(pk)  # a pending answer whose process died before it began is taken up here
-    last_id = request.headers.get("Last-Event-ID", "0")
-    events = _events(user.pk, pk, last_id)
-    response = StreamingHttpResponse(events, content_type="text/event-stream")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
-
-
-async def _events(user_pk: int, pk: int, last_id: str) -> AsyncIterator[str]:
-    checked_at = monotonic()
-    async for event in chat.tail(pk, last_id):
-        if monotonic() - checked_at > CHECK_EVERY_S:
-            checked_at = monotonic()
-            if not await in_database(_may_follow, user_pk, pk):
-                return
-        yield _as_text(event)
-
-
-def _as_text(event: Event) -> str:
-    if event.kind == "ping":
-        return ": ping\n\n"
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"
+    return event_stream(pk, request.headers.get("Last-Event-ID", "0"), may_follow)
 
 
 def _may_follow(user_pk: int, pk: int) -> bool:

@@ -6,8 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from django.core.cache import cache
-from django.core.files.storage import default_storage
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.db.models.functions import Substr
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -224,7 +223,7 @@ def stretch_of(version: DocumentVersion, start: int, end: int, around: int = 0) 
     return Stretch(text, offset, reading.cut(blocks, start, end, text, offset))
 
 
-def _versions():  # type: ignore[no-untyped-def]
+def _versions() -> QuerySet[DocumentVersion]:
     return DocumentVersion.objects.defer("text").select_related("document").order_by("number")
 
 
@@ -233,7 +232,7 @@ def _drawn(version: DocumentVersion, number: int) -> bytes:
     picture: bytes | None = cache.get(key)
     if picture is None:
         try:
-            path = Path(default_storage.path(version.file.name))
+            path = Path(version.file.path)
             picture = extraction.draw_page(path, number, DRAWN_WIDTH_PX)
         except (extraction.DocumentUnreadable, OSError):
             raise Http404 from None
