@@ -1,6 +1,6 @@
 """Compare ways to cut text into passages by what a vector search over them brings back.
 
-`python -m benchmarks.chunking FOLDER [--save]`: FOLDER holds questions_df.csv, whose 472 questions
+`script/bench chunking [FOLDER] [--save]`: FOLDER holds questions_df.csv, whose 472 questions
 name their exact excerpts, and corpora/*.md (github.com/brandonstarxel/chunking_evaluation). All
 corpora are searched at once by plain cosine. About a minute a row on two cores; no database.
 
@@ -17,16 +17,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from benchmarks import installation
 from kb import chunking
 from kb.chunking import Chunking
 from kb.embedders.minilm import MiniLMEmbedder, packaged_model_dir
 from kb.pages import Block, BlockKind, Page
 
-RESULTS = Path(__file__).parent / "results" / "chunking.json"
+DEFAULT_FOLDER = (
+    Path(__file__).resolve().parents[2] / "shared" / "data" / "retrieval" / "chunking_evaluation"
+)
 TOP = 5
 BUDGET_TOKENS = 1000  # about what five passages of the default size hold
 
@@ -34,20 +38,24 @@ Span = tuple[int, int]
 Cut = tuple[int, int, str]  # start, end, and what is embedded
 
 
+class Shares(NamedTuple):
+    """Means over the questions, in percent."""
+
+    recall: float
+    precision: float
+    iou: float
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one way of cutting brings back; shares in percent, sizes in tokens."""
+    """What one way of cutting brings back: with the best `TOP` passages, and with `BUDGET_TOKENS`."""
 
     name: str
     passages: int
     mean_tokens: float
     embedded_tokens: int
-    recall_top: float
-    precision_top: float
-    iou_top: float
-    recall_budget: float
-    precision_budget: float
-    iou_budget: float
+    top: Shares
+    budget: Shares
     seconds: float
 
 
@@ -210,16 +218,19 @@ def measure(
         ranked = [spans[i] for i in ranking]
         top.append(scores(corpora, corpus, excerpts, ranked[:TOP]))
         budget.append(scores(corpora, corpus, excerpts, within_budget(corpora, ranked)))
-    sizes = [tokens_in(corpora, *span) for span in spans]
     return Row(
-        name,
-        len(cuts),
-        round(float(np.mean(sizes)), 1),
-        int(sum(counts)),
-        *(round(100 * float(value), 2) for value in np.mean(top, axis=0)),
-        *(round(100 * float(value), 2) for value in np.mean(budget, axis=0)),
+        name=name,
+        passages=len(cuts),
+        mean_tokens=round(float(np.mean([tokens_in(corpora, *span) for span in spans])), 1),
+        embedded_tokens=int(sum(counts)),
+        top=mean_of(top),
+        budget=mean_of(budget),
         seconds=round(time.perf_counter() - began, 1),
     )
+
+
+def mean_of(questions: Sequence[Shares]) -> Shares:
+    return Shares(*(round(100 * float(value), 2) for value in np.mean(questions, axis=0)))
 
 
 def first_tokens(text: str, count: int) -> str:
@@ -250,8 +261,8 @@ def within_budget(
 
 def scores(
     corpora: Corpora, corpus: str, excerpts: list[Span], retrieved: list[tuple[str, int, int]]
-) -> tuple[float, float, float]:
-    """Give token recall, precision and IoU of one question, 0 to 1."""
+) -> Shares:
+    """Score one question, 0 to 1."""
     marks = np.zeros(len(corpora.texts[corpus]) + 1, bool)
     for start, end in excerpts:
         marks[start:end] = True
@@ -265,24 +276,32 @@ def scores(
             found[start:end] = True
             hit_tokens += int((marks[start:end] & begins[start:end]).sum())
     both = int((marks & found & begins).sum())
-    return both / wanted, hit_tokens / max(all_tokens, 1), both / (all_tokens + wanted - both)
+    return Shares(
+        recall=both / wanted,
+        precision=hit_tokens / max(all_tokens, 1),
+        iou=both / (all_tokens + wanted - both),
+    )
 
 
-def show(rows: Sequence[Row]) -> str:
-    head = f"{'':34} passages tokens | top {TOP}: recall precision IoU | {BUDGET_TOKENS} tokens: recall precision IoU"
-    lines = [
-        f"{r.name:34} {r.passages:8} {r.mean_tokens:6.0f} | {r.recall_top:13.1f} {r.precision_top:9.1f} {r.iou_top:4.1f}"
-        f" | {r.recall_budget:18.1f} {r.precision_budget:9.1f} {r.iou_budget:4.1f}"
-        for r in rows
-    ]
-    return "\n".join([head, *lines])
+HEAD = (
+    f"{'':38} passages tokens | best {TOP}: recall precision  IoU"
+    f" | {BUDGET_TOKENS} tokens: recall precision  IoU"
+)
+
+
+def show(row: Row) -> str:
+    return (
+        f"{row.name:38} {row.passages:8} {row.mean_tokens:6.0f}"
+        f" | {row.top.recall:14.1f} {row.top.precision:9.1f} {row.top.iou:4.1f}"
+        f" | {row.budget.recall:19.1f} {row.budget.precision:9.1f} {row.budget.iou:4.1f}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER)
     parser.add_argument("--graph", type=Path, default=Path(".tacit/models/minilm.onnx"))
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--save", action="store_true", help="write results/chunking.json")
     arguments = parser.parse_args()
     embedder = MiniLMEmbedder(arguments.graph)
     corpora = load(arguments.folder)
@@ -299,11 +318,16 @@ def main() -> None:
         "recursive, 1000 characters, 200 shared": recursive(1000, 200),
     }
     rows = []
+    print(HEAD)
     for name, cut in ways.items():
         rows.append(measure(name, cut, corpora, embedder, questions))
-        print(show(rows[-1:]) if len(rows) == 1 else show(rows[-1:]).splitlines()[1], flush=True)
+        print(show(rows[-1]), flush=True)
     if arguments.save:
-        RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        named = [
+            asdict(row) | {"top": row.top._asdict(), "budget": row.budget._asdict()} for row in rows
+        ]
+        how = {"questions": len(corpora.questions), "best": TOP, "budget_tokens": BUDGET_TOKENS}
+        installation.save("chunking", how | {"ways": named})
 
 
 if __name__ == "__main__":

@@ -2,16 +2,17 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 
-from kb.pages import BlockKind
+from kb.pages import Block, BlockKind, Page, page_offsets
 from kb.sentences import split_sentences
 
 Span = tuple[int, int]
 
+LONGEST_HEADING = 200  # characters; a longer one is a paragraph in bold
 SENTENCE_SEARCH = 5_000  # characters in which sentences are looked for at once
 WORDS, CHARACTERS = 80, 24  # characters in a piece of a text without better places to cut
 
@@ -46,6 +47,25 @@ class Atom:
     header: Span | None = None
     size: int = 0
     header_size: int = 0
+
+
+def block_atoms(pages: Sequence[Page], text: str) -> Iterator[tuple[int, Atom]]:
+    """Yield every block that holds anything, and its level if it is a heading, else 0."""
+    before: Atom | None = None
+    for page, offset in zip(pages, page_offsets(pages), strict=True):
+        strength = Strength.PAGE
+        for block in page.blocks or (Block(BlockKind.TEXT, 0, len(page.text)),):
+            content = page.text[block.start : block.end]
+            if not content.strip():
+                continue
+            start = offset + block.start + len(content) - len(content.lstrip())
+            end = start + len(content.strip())
+            if before and text[before.end - 1] == ":":
+                strength = Strength.INTRODUCED
+            before = Atom(start, end, block.kind, strength)
+            is_heading = block.kind is BlockKind.HEADING and end - start <= LONGEST_HEADING
+            yield max(block.level, 1) if is_heading else 0, before
+            strength = Strength.BLOCK
 
 
 def divide(atom: Atom, text: str) -> list[Atom]:

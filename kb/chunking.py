@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from kb.atoms import Atom, Span, Strength, divide, divide_table
-from kb.pages import Block, BlockKind, Page, document_text, page_offsets
+from kb.atoms import Atom, Span, Strength, block_atoms, divide, divide_table
+from kb.pages import BlockKind, Page, document_text, page_offsets
 from kb.sentences import split_sentences
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -25,7 +25,6 @@ CHARACTERS_PER_TOKEN = 8  # at most: a model may read 100 letters without a spac
 PREFIX_TOKENS = 48  # for title and headings before each passage, estimated
 TITLE_TOKENS = 20
 SMALLEST_ROOM = 16
-LONGEST_HEADING = 200  # characters; a longer one is a paragraph in bold
 TINY_TOKENS = 24  # less than this joins its neighbour even where that passes the target
 
 
@@ -116,9 +115,9 @@ def split(
 def embedding_text(title: str, heading_path: Sequence[str], text: str) -> str:
     """Give what is embedded and indexed for a passage: title, headings, and its text.
 
-    ("Handbook", ["Travel", "Trains"], "Book early.") gives "Handbook > Travel > Trains\nBook
-    early." Long titles lose their end and long paths their beginning, so that about 48 tokens of
-    the model's 256 go to them; the passage's own heading stays the longest.
+    ("Handbook", ["Travel", "Trains"], "Book early.") gives "Handbook > Travel > Trains" and, on
+    the next line, "Book early." Long titles lose their end and long paths their beginning, so that
+    about 48 of the model's tokens go to them; the passage's own heading stays the longest.
     """
     prefix = _prefix(title, heading_path)
     return f"{prefix}\n{text}" if prefix else text
@@ -233,7 +232,7 @@ def _outlines(pages: Sequence[Page], text: str) -> list[_Outline]:
     """Take a document apart at its headings."""
     outlines = [_Outline(0, None, ())]
     above: list[tuple[int, str]] = []
-    for level, atom in _block_atoms(pages, text):
+    for level, atom in block_atoms(pages, text):
         if not level:
             outlines[-1].body.append(atom)
             continue
@@ -242,25 +241,6 @@ def _outlines(pages: Sequence[Page], text: str) -> list[_Outline]:
         above.append((level, " ".join(text[atom.start : atom.end].lstrip("#").split())))
         outlines.append(_Outline(level, atom, tuple(name for _, name in above)))
     return outlines
-
-
-def _block_atoms(pages: Sequence[Page], text: str) -> Iterator[tuple[int, Atom]]:
-    """Yield every block that holds anything, and its level if it is a heading, else 0."""
-    before: Atom | None = None
-    for page, offset in zip(pages, page_offsets(pages), strict=True):
-        strength = Strength.PAGE
-        for block in page.blocks or (Block(BlockKind.TEXT, 0, len(page.text)),):
-            content = page.text[block.start : block.end]
-            if not content.strip():
-                continue
-            start = offset + block.start + len(content) - len(content.lstrip())
-            end = start + len(content.strip())
-            if before and text[before.end - 1] == ":":
-                strength = Strength.INTRODUCED
-            before = Atom(start, end, block.kind, strength)
-            is_heading = block.kind is BlockKind.HEADING and end - start <= LONGEST_HEADING
-            yield max(block.level, 1) if is_heading else 0, before
-            strength = Strength.BLOCK
 
 
 @dataclass(frozen=True, slots=True)
