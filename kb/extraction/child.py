@@ -49,7 +49,8 @@ def main() -> None:
         except MemoryError:
             out.write(OUT_OF_MEMORY)
         else:
-            out.write(json.dumps({"missing": missing}).encode() + b"\n")
+            header = {"length": len(body), "missing": missing}
+            out.write(json.dumps(header).encode() + b"\n")
             out.write(body)
 
 

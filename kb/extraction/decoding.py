@@ -31,17 +31,9 @@ EASTERN_WORDS = {
 }
 SIGN_IN_WORD = re.compile("[a-z][\u00b3\u00b9\u00ba\u00bf\u00b6\u00a3\u00a5\u0178]|\u0178[a-z]")
 WIDE_CODECS = [
-    "big5",
-    "big5hkscs",
-    "cp932",
-    "cp949",
-    "cp950",
-    "euc_kr",
-    "gb18030",
-    "gb2312",
-    "gbk",
-    "hz",
-    "johab",
+    *("big5", "big5hkscs", "cp932", "cp949", "cp950", "gb18030", "gb2312", "gbk", "hz", "johab"),
+    *("euc_jis_2004", "euc_jisx0213", "euc_jp", "euc_kr"),
+    *("shift_jis", "shift_jis_2004", "shift_jisx0213"),
 ]
 MOSTLY_ASCII = 0.75  # share of the bytes; of Chinese or Korean text it is far less
 KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")

@@ -8,6 +8,7 @@ from kb.extraction.limits import MEBIBYTE, Limits
 from kb.extraction.unreadable import DocumentUnreadable, in_words
 
 HEAD = 4096  # bytes looked at from the start
+LONGEST_CHARACTER = 4  # bytes, in every encoding that is read
 TAIL = 1024 * 1024  # and from the end, where a ZIP lists its files
 
 PACKAGE = "application/vnd.openxmlformats-officedocument"
@@ -169,8 +170,11 @@ def format_of(path: Path, name: str, limits: Limits) -> Format:
     format_ = SUPPORTED[suffix]
     if size_bytes == 0:
         raise in_words("empty", format_.name, {})
-    if size_bytes > limits.file_bytes:
-        raise _too_large(format_, size_bytes, limits)
+    most_bytes = limits.file_bytes
+    if format_.content == "text":
+        most_bytes = min(most_bytes, LONGEST_CHARACTER * limits.characters)
+    if size_bytes > most_bytes:
+        raise _too_large(format_, size_bytes, most_bytes)
     _check_content(path, suffix, format_)
     return format_
 
@@ -225,10 +229,10 @@ def _check_content(path: Path, suffix: str, format_: Format) -> None:
     raise in_words("mismatch", format_.name, {"suffix": suffix, "found": found, "advice": advice})
 
 
-def _too_large(format_: Format, size_bytes: int, limits: Limits) -> DocumentUnreadable:
+def _too_large(format_: Format, size_bytes: int, most_bytes: int) -> DocumentUnreadable:
     details = {
         "size": f"{size_bytes / MEBIBYTE:,.0f} MB",
-        "limit": f"{limits.file_bytes // MEBIBYTE:,} MB",
+        "limit": f"{most_bytes // MEBIBYTE:,} MB",
         "advice": "Split it into smaller files and upload those",
     }
     return in_words("too_large", format_.name, details)

@@ -146,22 +146,25 @@ class _Renderer:
 def inline_text(children: Sequence[Token]) -> str:
     """Give what is read: a link's words, code as it is, an image's description."""
     parts: list[str] = []
+    words: list[str] = []  # since the last code: template tags may reach over several tokens
     for token in children:
         match token.type:
-            case "text" if not parts or parts[-1] in LINE_ENDS:
-                parts.append(_plain_line(TEMPLATE_TAG.sub("", token.content)))
+            case "text" if not words or words[-1] in LINE_ENDS:
+                words.append(_plain_line(token.content))
             case "text":
-                parts.append(TEMPLATE_TAG.sub("", token.content))
-            case "code_inline":
-                parts.append(token.content)
+                words.append(token.content)
             case "softbreak":
-                parts.append(" ")
+                words.append(" ")
             case "hardbreak":
-                parts.append("\n")
+                words.append("\n")
             case "image":
-                parts.append(inline_text(token.children or []))
+                words.append(inline_text(token.children or []))
             case "html_inline" if HTML_LINE_BREAK.fullmatch(token.content):
-                parts.append("\n")
+                words.append("\n")
+            case "code_inline":
+                parts += [TEMPLATE_TAG.sub("", "".join(words)), token.content]
+                words = []
+    parts.append(TEMPLATE_TAG.sub("", "".join(words)))
     return re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", "".join(parts))).strip()
 
 

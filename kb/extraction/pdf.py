@@ -178,6 +178,7 @@ class _Reader:
             hyphen = end < count and text[end] == HYPHEN
             segment = self._segment(textpage, view, text, start, end, hyphen)
             if segment and segment.is_within(width, height):
+                segment.clip(width, height)
                 yield segment
             start = end + 1
 

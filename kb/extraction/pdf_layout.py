@@ -52,6 +52,11 @@ class Segment:
         """Say whether any of it is on a page of this size."""
         return self.x1 > 0 and self.x0 < width and self.y1 > 0 and self.y0 < height
 
+    def clip(self, width: float, height: float) -> None:
+        """Cut off what hangs over the page's edge."""
+        self.x0, self.y0 = max(self.x0, 0.0), max(self.y0, 0.0)
+        self.x1, self.y1 = min(self.x1, width), min(self.y1, height)
+
     @property
     def style(self) -> tuple[float, bool]:
         return round(self.size * 2) / 2, self.is_bold

@@ -29,6 +29,7 @@ ROOT = CHILD.parents[2]
 IMPORT_FROM = [str(ROOT), *(path for path in sys.path if path.endswith("-packages"))]
 
 READ_BYTES = 1 << 20
+LONGEST_HEADER = 10_000
 LONGEST_LOG = 4_000  # bytes of the child's standard error
 OUT_OF_MEMORY = (b"MemoryError", b"memory allocation of", b"bad_alloc", b"Cannot allocate memory")
 
@@ -45,6 +46,12 @@ class _Outcome:
     stopped: str = ""  # "timeout" or "output" when we ended it
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    header: dict[str, Any]
+    body: bytes
+
+
 def run(function: str, path: Path, *, kind: str, limits: Limits, **options: Any) -> bytes:
     """Call `function` ("package.module:name") in a child with the open file; give its bytes.
 
@@ -55,14 +62,30 @@ def run(function: str, path: Path, *, kind: str, limits: Limits, **options: Any)
         size_bytes = os.fstat(file.fileno()).st_size
         limits = limits.for_file(size_bytes)
         outcome = _watch(_start(function, file.fileno(), limits, options), limits)
-    header, _, body = bytes(outcome.output).partition(b"\n")
-    if outcome.stopped or outcome.returncode != 0 or not header:
+    answer = _answer(outcome)
+    if answer is None:
         raise _explain(outcome, kind, limits, function)
-    answer = json.loads(header)
-    _report_missing(tuple(answer.get("missing", ())))
-    if "unreadable" in answer:
-        raise in_words(str(answer["unreadable"]), kind, dict(answer["details"]))
-    return body
+    _report_missing(tuple(map(str, answer.header.get("missing", ()))))
+    if "unreadable" in answer.header:
+        details = answer.header.get("details")
+        known = details if isinstance(details, dict) else {}
+        raise in_words(str(answer.header["unreadable"]), kind, known)
+    return answer.body
+
+
+def _answer(outcome: _Outcome) -> _Answer | None:
+    """Read what came out; None unless it is whole. How the child ended then is no matter."""
+    end = outcome.output.find(b"\n", 0, LONGEST_HEADER)
+    if outcome.stopped or end < 0:
+        return None
+    try:
+        header = json.loads(outcome.output[:end])
+    except ValueError:
+        return None
+    body = bytes(memoryview(outcome.output)[end + 1 :])
+    if not isinstance(header, dict) or header.get("length", 0) != len(body):
+        return None
+    return _Answer(header, body)
 
 
 def _start(
@@ -141,7 +164,7 @@ def _explain(outcome: _Outcome, kind: str, limits: Limits, function: str) -> Doc
         outcome.cpu_s,
         outcome.peak_bytes >> 20,
         f", stopped ({outcome.stopped})" if outcome.stopped else "",
-        outcome.log.decode(errors="replace"),
+        _printable(outcome.log.decode(errors="replace")),
     )
     killed = outcome.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
     if outcome.stopped == "output":
@@ -154,6 +177,10 @@ def _explain(outcome: _Outcome, kind: str, limits: Limits, function: str) -> Doc
     if outcome.returncode < 0 and outcome.peak_bytes > limits.memory_bytes // 2:
         return in_words("memory", kind, {})
     return in_words("damaged", kind, {})
+
+
+def _printable(log: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in log)
 
 
 def too_much_text(kind: str, limits: Limits) -> DocumentUnreadable:

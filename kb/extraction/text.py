@@ -64,7 +64,7 @@ def read_code(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
 
 def read_csv(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
     """Read a table; the delimiter is the one that cuts the first lines most evenly."""
-    csv.field_size_limit(limits.characters)
+    csv.field_size_limit(limits.file_bytes)
     text = _text(file).replace("\0", "")
     clean = Cleaner()
     writer = PageWriter(clean)

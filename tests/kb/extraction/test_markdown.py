@@ -75,6 +75,9 @@ See [the policy]({% page "/policy/
   leave" %}) and [more]({{ site.url }}/more).
 {% endalert %}
 
+{% include "step.html" steps: first
+  current: second %}
+
 {: .note }
 /// tip | Good to know
 Ask first.
