@@ -243,7 +243,7 @@ def read_query(query: str) -> QueryWords:
             result.terms.append(term)
             result.words.append(number)
             count = counts[exact[number - 1]]
-            result.weights.append(count * EXACT_WEIGHT if number > len(plain) else count)
+            result.weights.append(count * (EXACT_WEIGHT if number > len(plain) else 1.0))
     return result
 
 

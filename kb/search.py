@@ -151,7 +151,7 @@ def rank(
     not among the first MATCHING of these, come last. Without an embedding model at hand the words
     alone decide.
     """
-    query = query.strip()[:MAX_QUERY]
+    query = _readable(query)
     scope = scope_of(user, filters)
     if not query or scope.is_empty:
         return Ranking()
@@ -173,6 +173,12 @@ def rank(
     clock.lap("fuse")
     ranking.took_ms = clock.took_ms
     return ranking
+
+
+def _readable(query: str) -> str:
+    """Shorten a query and take out what neither tokenizer nor database can read."""
+    known = query.encode("utf-8", "replace").decode()
+    return known.replace("\0", " ").strip()[:MAX_QUERY]
 
 
 def _embed(query: str) -> tuple[np.ndarray, EmbeddingSpace | None]:

@@ -31,8 +31,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _HYPHENATED = re.compile(r"[^\W_]+(?:-[^\W_]+)+")
 # PostgreSQL would read tags, paths and addresses out of these.
 _BLANKS = str.maketrans(dict.fromkeys("<>&/\\_=?#@:~|\0", " "))
-_WORD = re.compile(r"\d+(?:\.\d+)+|\w+")
-_PLAIN_PART = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+")
 _ACCENTED_WORD = re.compile(r"\w*[^\W\d_\x00-\x7f]\w*")
 # Without its accents a shorter word often is another one (für, fur).
 _UNACCENTED_FROM = 4
@@ -79,8 +78,6 @@ def spans(text: str) -> Iterator[tuple[tuple[int, int], str, bool]]:
     """
     for match in _WORD.finditer(text):
         yield from ((match.span(), form, True) for form in [match[0], *_unaccented(match[0])])
-    for match in _PLAIN_PART.finditer(text):
-        yield match.span(), match[0], True
     for match in _JOINED.finditer(text):
         yield from ((match.span(), form, False) for form in _spellings(match[0].lower()))
     for match in _UNSPACED.finditer(text):
