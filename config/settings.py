@@ -91,7 +91,7 @@ STORAGES = {
         "BACKEND": "kb.files.ContentStorage",
         "OPTIONS": {"location": DATA_DIR / "files"},
     },
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "kb.files.StaticFiles"},
 }
 
 # --- Application ------------------------------------------------------------------------------
@@ -286,6 +286,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Tacit API",
+    "OAS_VERSION": "3.1.0",  # 3.0 cannot say that a reference may be null
     "VERSION": "1",
     "DESCRIPTION": "Documents in, cited answers out. docs/api.md is the tour.",
     "SCHEMA_PATH_PREFIX": r"/api/v1",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage
+from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 COPY_BYTES = 1024 * 1024
 
@@ -68,7 +69,26 @@ class ContentStorage(FileSystemStorage):
             yield path.relative_to(self.location).as_posix(), path.stat().st_mtime
 
 
+class StaticFiles(CompressedManifestStaticFilesStorage):
+    """The collected static files, each under a name with its hash."""
+
+    # Our scripts import each other by relative names. Left alone, a browser would run a module
+    # twice, under its plain name and under the one with the hash. Django's own switch for this
+    # reads every script and stumbles over the bundles of others.
+    patterns = (
+        *CompressedManifestStaticFilesStorage.patterns,
+        (
+            "kb/*.js",
+            (
+                (
+                    r"""(?P<matched>import\s+(?P<names>[^"';]*?)["'](?P<url>\./[^"']+)["'])""",
+                    'import %(names)s"%(url)s"',
+                ),
+            ),
+        ),
+    )
+
+
 def chunks_of(file: File) -> Iterator[bytes]:
     """Read an open file from its start, a megabyte at a time."""
     yield from file.chunks(COPY_BYTES)
-

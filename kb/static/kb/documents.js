@@ -165,8 +165,8 @@ function addFiles(list, collection, tags) {
   total += list.length;
   for (const { file, path } of list) queue.push({ file, path, collection, tags, tries: 0 });
   tray.hidden = false;
+  for (let n = busy; n < Math.min(AT_ONCE, queue.length + busy); n += 1) work();
   show();
-  while (busy < AT_ONCE && queue.length) work();
 }
 
 async function work() {
@@ -209,7 +209,8 @@ async function sendOne(job) {
   if (item.dataset.outcome === "refused") part("problems").append(item);
   if (Date.now() - lastRefresh > REFRESH_EVERY_MS) {
     lastRefresh = Date.now();
-    if (!boxes().some((box) => box.checked)) refresh();
+    const isBusy = table()?.classList.contains("htmx-request");
+    if (!isBusy && !boxes().some((box) => box.checked)) refresh();
   }
 }
 
