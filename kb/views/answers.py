@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.models import AnonymousUser
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -156,10 +157,10 @@ def message_why(request: PersonRequest, pk: int) -> HttpResponse:
 @require_GET
 async def message_stream(request: PersonRequest, pk: int) -> HttpResponseBase:
     """The answer as server-sent events, from the start or after Last-Event-ID."""
-    user_pk: int = (await request.auser()).pk
+    user = await request.auser()
 
     async def may_follow() -> bool:
-        return await in_database(_may_follow, user_pk, pk)
+        return await in_database(_may_follow, user, pk)
 
     if not await may_follow():
         raise Http404
@@ -167,12 +168,10 @@ async def message_stream(request: PersonRequest, pk: int) -> HttpResponseBase:
     return event_stream(pk, request.headers.get("Last-Event-ID", "0"), may_follow)
 
 
-def _may_follow(user_pk: int, pk: int) -> bool:
-    user = User.objects.filter(pk=user_pk, is_active=True).first()
-    if user is None:
-        return False
+def _may_follow(user: User | AnonymousUser, pk: int) -> bool:
+    """Look again, so that a person who was removed stops reading within seconds."""
     answers = Message.objects.visible_to(user).filter(role=Message.Role.ASSISTANT)
-    return answers.filter(pk=pk).exists()
+    return answers.filter(pk=pk, conversation__user__is_active=True).exists()
 
 
 # --- Acting on a turn -------------------------------------------------------------------------

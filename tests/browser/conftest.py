@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -31,6 +31,7 @@ from playwright.sync_api import (
 )
 
 from kb.models import User
+from tests.model_server import ModelServer
 
 FLAGS = [
     "--no-sandbox",
@@ -47,18 +48,40 @@ AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 @pytest.fixture(scope="session")
 def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a running server."""
+    """Give the address of a running server that answers from the passages."""
+    with _serve(tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def server_with_model(
+    django_db_setup: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    model_server_process: ModelServer,
+) -> Iterator[str]:
+    """Give the address of a running server that asks the stub model server."""
+    with _serve(
+        tmp_path_factory.mktemp("server"), MODEL_SERVER_URL=model_server_process.url
+    ) as address:
+        yield address
+
+
+@contextmanager
+def _serve(folder: Path, **variables: str) -> Iterator[str]:
     port = _free_port()
-    log = (tmp_path_factory.mktemp("server") / "log").open("w+")
+    log = (folder / "log").open("w+")
     command = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--port", str(port)]
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.browser.server_settings",
         "DATABASE_URL": _test_database_url(),
         "LOG_LEVEL": "WARNING",
+        **variables,
     }
     environment.pop("DJANGO_ALLOW_ASYNC_UNSAFE", None)
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    process = subprocess.Popen(
+        [*command, "--timeout-graceful-shutdown", "2"], env=environment, stdout=log, stderr=log
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(f"{address}/healthz", process, log)
@@ -167,6 +190,18 @@ def visit(browser: Browser, server: str, transactional_db: None) -> Iterator[Vis
     Afterwards the test fails when a page asked a foreign host for anything, broke the content
     security policy, or had a script error.
     """
+    yield from _visits(browser, server)
+
+
+@pytest.fixture
+def visit_with_model(
+    browser: Browser, server_with_model: str, model_server: ModelServer, transactional_db: None
+) -> Iterator[Visit]:
+    """Like `visit`, on the server that asks the stub model server."""
+    yield from _visits(browser, server_with_model)
+
+
+def _visits(browser: Browser, server: str) -> Iterator[Visit]:
     visits = Visit(browser, server)
     yield visits
     for context in visits.contexts:
