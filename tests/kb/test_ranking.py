@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
-from pytest import MonkeyPatch
 
 from kb import ranking
 from kb.models import Chunk, Collection, Document, Embedding, EmbeddingSpace, User
@@ -119,7 +118,7 @@ def test_a_nearly_blind_reader_finds_exactly_what_is_nearest(
 
 @pytest.mark.django_db
 def test_even_a_walk_through_the_index_does_not_starve_a_nearly_blind_reader(
-    crowd: Document, charlie: User, monkeypatch: MonkeyPatch
+    crowd: Document, charlie: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "EXACT_UP_TO", 10)
 
@@ -130,7 +129,7 @@ def test_even_a_walk_through_the_index_does_not_starve_a_nearly_blind_reader(
 
 @pytest.mark.django_db
 def test_a_reader_of_much_finds_what_an_exact_search_finds(
-    crowd: Document, alice: User, monkeypatch: MonkeyPatch
+    crowd: Document, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "EXACT_UP_TO", 1_000)
 
@@ -163,7 +162,7 @@ def test_a_walk_uses_the_index_and_an_exact_search_does_not(crowd: Document, ali
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_the_index_still_finds_everything_after_documents_came_and_went(
-    collection: Collection, alice: User, monkeypatch: MonkeyPatch
+    collection: Collection, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "EXACT_UP_TO", 100)
     documents = [add_vectors(collection, f"{i}.md", random_vectors(200, seed=i)) for i in range(10)]

@@ -3,7 +3,6 @@ from datetime import UTC, date, datetime
 import numpy as np
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group
-from pytest import MonkeyPatch
 from pytest_django import DjangoAssertNumQueries
 
 from kb import search
@@ -266,7 +265,7 @@ def test_pages_follow_each_other_without_gaps_or_repeats(collection: Collection,
 
 
 def test_matches_beyond_the_fused_ones_can_still_be_paged_to(
-    collection: Collection, bob: User, monkeypatch: MonkeyPatch
+    collection: Collection, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "MATCHING", 5)
     monkeypatch.setattr(search, "NEAREST", 5)
@@ -296,7 +295,7 @@ def test_a_search_takes_few_queries_however_much_it_finds(
 
 
 def test_words_alone_rank_while_the_embedding_service_is_away(
-    collection: Collection, bob: User, monkeypatch: MonkeyPatch
+    collection: Collection, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_document(collection, "a.md", ["the river", "the sand"])
 
