@@ -18,7 +18,7 @@ import pypdfium2.raw as raw
 
 from kb.extraction import pdf_layout, pdf_tables, wire
 from kb.extraction.limits import Limits
-from kb.extraction.pdf_layout import OutlineItem, PageLayout, Segment
+from kb.extraction.pdf_lines import OutlineItem, PageLayout, Segment
 from kb.extraction.unreadable import Unreadable
 from kb.extraction.writing import Cleaner
 from kb.pages import Extraction
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 WRONG_PASSWORD = raw.FPDF_ERR_PASSWORD
 HYPHEN = "\x02"  # PDFium's mark for a word broken at the line's end; it swallows the line break
 LEAST_TEXT = 20  # characters; a page with fewer and with an image is a scan
+MOST_OUTLINE_ITEMS = 20_000
 MOST_PATHS = 20_000  # drawn objects on a page; more is a map or a plot, not a table
 
 BOLD_NAMES = ("bold", "black", "heavy", "semibold", "demi", "-bd", "cmbx", "sfbx", "-medi")
@@ -109,7 +110,7 @@ def _outline(pdf: pdfium.PdfDocument, page_count: int, clean: Cleaner) -> list[O
         title = " ".join(clean(bookmark.get_title()).split())
         if title and index is not None and 0 <= index < page_count:
             items.append(OutlineItem(title, bookmark.level + 1, index))
-        if len(items) == pdf_layout.MOST_OUTLINE_ITEMS:
+        if len(items) == MOST_OUTLINE_ITEMS:
             break
     return items
 

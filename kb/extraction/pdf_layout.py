@@ -1,83 +1,27 @@
-"""From lines on pages to headings, paragraphs and lists. Pure: knows boxes and sizes, not PDF.
-
-Headings come from the document's outline where its titles are found on their pages; otherwise
-from size, weight, numbering and the gap above. Lines that repeat on many pages at one height
-(running headers, footers, page numbers) are left out.
-"""
+"""From lines on pages to headings, paragraphs, lists, code and tables. Pure."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kb.extraction.pdf_headings import mark_headings, same_heading
+from kb.extraction.pdf_lines import (
+    BULLET,
+    DOT_LEADER,
+    NEW_PARAGRAPH,
+    OutlineItem,
+    PageLayout,
+    Segment,
+    drop_running_lines,
+    merge_raised,
+    usual_pitches,
+)
 from kb.extraction.pdf_tables import Table
 from kb.extraction.writing import Cleaner, PageWriter
 from kb.pages import BlockKind, Line, Page
 
-MOST_OUTLINE_ITEMS = 20_000
-MARGIN = 0.13  # share of the page's height, at top and bottom, where running lines stand
-REPEATED_PAGES = 3  # a line must stand on as many pages, and on this share of them:
-REPEATED_SHARE = 0.25
-OUTLINE_FOUND = 0.5  # share of the outline's titles found on their pages, to trust it
-LARGER = 1.12  # a heading's size over the text's
-NEW_PARAGRAPH = 1.3  # pitch between two lines over the usual one
-LONGEST_HEADING = 200  # characters
-
-BULLET = re.compile(r"[•◦▪■●○‣⁃∙▸►➢➤✓✔❖·\uf0b7\uf0a7\uf0d8]\s*(?=\S)|[-–—*]\s+(?=\S)")
 NUMBERED = re.compile(r"\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]\s+\S")
-SECTION = re.compile(
-    r"((?:\d{1,3}|[A-Z])(?:\.\d{1,3})*)\.?\s+\S|(?:chapter|part|appendix)\s+\w", re.I
-)
-DOT_LEADER = re.compile(r"\s*(?:\.\s?){4,}|\s*…[\s…]*")
 SENTENCE_END = re.compile(r"[.!?:。！？]['\"”’)\]]*$")
-
-
-@dataclass(slots=True)
-class Segment:
-    """A line of text as it stands on the page. `base`: the baseline; `size`: of its letters."""
-
-    text: str
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    base: float
-    size: float
-    is_bold: bool = False
-    is_mono: bool = False
-    ends_in_hyphen: bool = False
-    level: int = 0  # of a heading
-
-    def is_within(self, width: float, height: float) -> bool:
-        """Say whether any of it is on a page of this size."""
-        return self.x1 > 0 and self.x0 < width and self.y1 > 0 and self.y0 < height
-
-    def clip(self, width: float, height: float) -> None:
-        """Cut off what hangs over the page's edge."""
-        self.x0, self.y0 = max(self.x0, 0.0), max(self.y0, 0.0)
-        self.x1, self.y1 = min(self.x1, width), min(self.y1, height)
-
-    @property
-    def style(self) -> tuple[float, bool]:
-        return round(self.size * 2) / 2, self.is_bold
-
-
-@dataclass(slots=True)
-class PageLayout:
-    number: int
-    width: float = 0.0
-    height: float = 0.0
-    label: str = ""
-    segments: list[Segment] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    is_scan: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class OutlineItem:
-    title: str
-    level: int
-    page_index: int
 
 
 def build(
@@ -85,211 +29,12 @@ def build(
 ) -> list[Page]:
     """Turn the lines of all pages into pages of blocks."""
     for layout in layouts:
-        layout.segments = list(_merge_raised(layout.segments))
-    _drop_running_lines(layouts)
-    body = _body_style(layouts)
-    pitches = _usual_pitches(layouts)
-    if not _mark_outline(layouts, outline):
-        _mark_by_style(layouts, body, pitches)
+        layout.segments = list(merge_raised(layout.segments))
+    drop_running_lines(layouts)
+    pitches = usual_pitches(layouts)
+    mark_headings(layouts, outline, pitches)
     words = _hyphenated_words(layouts)
     return [_PageBuilder(layout, clean, pitches, words).build() for layout in layouts]
-
-
-def _merge_raised(segments: list[Segment]) -> Iterator[Segment]:
-    """Join what stands on one line: superscripts, and parts between which PDFium saw a break."""
-    last: Segment | None = None
-    for segment in segments:
-        if last is not None and _continues_line(last, segment):
-            gap = segment.x0 - last.x1
-            last.text += ("" if gap < 0.12 * last.size else " ") + segment.text
-            if len(segment.text) > len(last.text) / 2:
-                last.base, last.size = segment.base, max(segment.size, last.size)
-            last.y0, last.y1 = min(last.y0, segment.y0), max(last.y1, segment.y1)
-            last.x1 = max(last.x1, segment.x1)
-            last.is_bold = last.is_bold and segment.is_bold
-            last.is_mono = last.is_mono and segment.is_mono
-            last.ends_in_hyphen = segment.ends_in_hyphen
-        else:
-            if last is not None:
-                yield last
-            last = segment
-    if last is not None:
-        yield last
-
-
-def _continues_line(last: Segment, segment: Segment) -> bool:
-    overlap = min(last.y1, segment.y1) - max(last.y0, segment.y0)
-    lower = min(last.y1 - last.y0, segment.y1 - segment.y0)
-    gap = segment.x0 - last.x1
-    near = -0.3 * last.size <= gap <= 1.0 * max(last.size, segment.size)
-    return near and overlap >= 0.4 * lower and not last.ends_in_hyphen
-
-
-def _drop_running_lines(layouts: Sequence[PageLayout]) -> None:
-    """Remove headers, footers and page numbers.
-
-    They stand at one height on several pages, and there they either have the same words (digits
-    aside) or count with the pages, as "7 2.1. NAMING" and "9 2.2. PARSING" on pages 8 and 10 do.
-    """
-    places: dict[tuple[str | int, int], dict[int, Segment]] = defaultdict(dict)
-    for layout in layouts:
-        for segment in _margin_segments(layout):
-            height = round(segment.base / 4)
-            words = re.sub(r"\d+|\b[ivxlc]+\b", "#", segment.text.casefold())
-            numbers = re.findall(r"^\d{1,4}\b|\b\d{1,4}$", segment.text)
-            offsets = {int(number) - layout.number for number in numbers}
-            keys: list[str | int] = [words, *offsets]
-            for nearby in (height - 1, height, height + 1):  # 4 points of play each way
-                for key in keys:
-                    places[key, nearby][layout.number] = segment
-    least = max(REPEATED_PAGES, REPEATED_SHARE * len(layouts))
-    running: dict[int, set[int]] = defaultdict(set)
-    for (key, _), found in places.items():
-        if len(found) >= (REPEATED_PAGES if isinstance(key, int) or "#" in key else least):
-            for number, segment in found.items():
-                running[number].add(id(segment))
-    for layout in layouts:
-        kept = [s for s in layout.segments if id(s) not in running[layout.number]]
-        if kept or layout.tables:
-            layout.segments = kept
-
-
-def _margin_segments(layout: PageLayout) -> list[Segment]:
-    """Give up to three lines at the top and at the bottom edge."""
-    top = sorted((s for s in layout.segments if s.y1 < MARGIN * layout.height), key=lambda s: s.y0)
-    bottom = sorted(
-        (s for s in layout.segments if s.y0 > (1 - MARGIN) * layout.height), key=lambda s: -s.y1
-    )
-    return top[:3] + bottom[:3]
-
-
-def _body_style(layouts: Sequence[PageLayout]) -> float:
-    """Give the size most letters have, in points."""
-    letters: Counter[float] = Counter()
-    for layout in layouts:
-        for segment in layout.segments:
-            if not segment.is_mono:
-                letters[segment.style[0]] += len(segment.text)
-    return letters.most_common(1)[0][0] if letters else 0.0
-
-
-def _usual_pitches(layouts: Sequence[PageLayout]) -> dict[float, float]:
-    """Give for each size the commonest distance from line to line, in points."""
-    pitches: dict[float, Counter[float]] = defaultdict(Counter)
-    for layout in layouts:
-        for above, below in zip(layout.segments, layout.segments[1:], strict=False):
-            pitch = below.base - above.base
-            if above.style[0] == below.style[0] and 0.8 < pitch / max(above.size, 1) < 2.5:
-                pitches[above.style[0]][round(pitch * 2) / 2] += 1
-    return {size: counter.most_common(1)[0][0] for size, counter in pitches.items()}
-
-
-def _mark_outline(layouts: Sequence[PageLayout], outline: Sequence[OutlineItem]) -> bool:
-    """Mark the lines that the outline names; False when too few are found to trust it."""
-    marks: list[tuple[list[Segment], int]] = []
-    taken: set[int] = set()
-    for item in outline:
-        found = _find_title(layouts[item.page_index].segments, item.title, taken)
-        if found:
-            taken.update(id(segment) for segment in found)
-            marks.append((found, item.level))
-    if len(marks) < max(1, OUTLINE_FOUND * len(outline)):
-        return False
-    for found, level in marks:
-        for segment in found:
-            segment.level = min(level, 6)
-    return True
-
-
-def _find_title(segments: list[Segment], title: str, taken: set[int]) -> list[Segment]:
-    """Find the one to three lines that spell the title, its number aside."""
-    wanted = _letters(title)
-    bare = _letters(re.sub(r"^[\dA-Z]{1,3}(?:\.\d+)*\.?\s+", "", title))
-    if not wanted:
-        return []
-    for start, segment in enumerate(segments):
-        if id(segment) in taken or DOT_LEADER.search(segment.text):
-            continue
-        spelled = ""
-        for end in range(start, min(start + 3, len(segments))):
-            spelled += _letters(segments[end].text)
-            if spelled == wanted or (bare and _is_numbered(spelled, bare)):
-                return segments[start : end + 1]
-            if len(spelled) > len(wanted) + 12:
-                break
-    return []
-
-
-def _is_numbered(spelled: str, bare: str) -> bool:
-    """Say whether `spelled` is the title behind a short number such as "chapter3" or "12a"."""
-    number = spelled[: -len(bare)] if spelled.endswith(bare) else None
-    if number is None:
-        return False
-    return (
-        re.fullmatch(r"(?:chapter|section|appendix|part|kapitel)?[\da-z]{0,6}", number) is not None
-    )
-
-
-def _letters(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum())
-
-
-def _mark_by_style(layouts: Sequence[PageLayout], body: float, pitches: dict[float, float]) -> None:
-    """Mark headings by their look; the largest style becomes level 1."""
-    candidates = [group for layout in layouts for group in _candidate_groups(layout, body, pitches)]
-    numbered = [group for group in candidates if _depth(group[0].text)]
-    by_number = len(numbered) > 0.6 * len(candidates)
-    styles = sorted({group[0].style for group in candidates}, reverse=True)
-    rank = {style: min(position, 6) for position, style in enumerate(styles, start=1)}
-    for group in candidates:
-        depth = _depth(group[0].text)
-        for segment in group:
-            segment.level = min(depth, 6) if by_number and depth else rank[group[0].style]
-
-
-def _candidate_groups(
-    layout: PageLayout, body: float, pitches: dict[float, float]
-) -> Iterator[list[Segment]]:
-    """Give runs of lines in one style that look like a heading."""
-    group: list[Segment] = []
-    above: Segment | None = None
-    for segment in [*layout.segments, None]:
-        if group and segment is not None and _same_heading(group[-1], segment):
-            group.append(segment)
-            continue
-        if group and _looks_like_heading(group, above, body, pitches):
-            yield group
-        above = group[-1] if group else None
-        group = [segment] if segment is not None else []
-
-
-def _same_heading(last: Segment, segment: Segment) -> bool:
-    pitch = segment.base - last.base
-    return last.style == segment.style and 0 < pitch < 1.6 * segment.size
-
-
-def _looks_like_heading(
-    group: list[Segment], above: Segment | None, body: float, pitches: dict[float, float]
-) -> bool:
-    first, text = group[0], " ".join(segment.text for segment in group)
-    letters = sum(c.isalpha() for c in text)
-    if first.is_mono or letters < 2 or letters < 0.4 * len(text) or len(text) > LONGEST_HEADING:
-        return False
-    if BULLET.match(text) or DOT_LEADER.search(text) or text.endswith((",", ";", "…")):
-        return False
-    if first.size >= LARGER * body:
-        return len(group) <= 4
-    if not first.is_bold or first.size < 0.95 * body or len(group) > 2 or text.endswith("."):
-        return False
-    pitch = first.base - above.base if above else None
-    usual = pitches.get(first.style[0], 1.2 * first.size)
-    gap_above = pitch is None or pitch < 0 or pitch > NEW_PARAGRAPH * usual
-    return gap_above or SECTION.match(text) is not None
-
-
-def _depth(text: str) -> int:
-    match = SECTION.match(text)
-    return match[1].count(".") + 1 if match and match[1] else 0
 
 
 def _hyphenated_words(layouts: Sequence[PageLayout]) -> set[str]:
@@ -347,9 +92,7 @@ class _PageBuilder:
             return False
         last, kind = self.open[-1], _kind(segment)
         if self.kind is BlockKind.HEADING or kind is BlockKind.HEADING:
-            return (
-                self.kind is kind and segment.level == last.level and _same_heading(last, segment)
-            )
+            return self.kind is kind and segment.level == last.level and same_heading(last, segment)
         if BlockKind.CODE in (self.kind, kind):
             return self.kind is kind and segment.base - last.base < 4 * last.size
         if kind is BlockKind.LIST:

@@ -65,10 +65,9 @@ def test_mutated_files_are_read_or_refused(
         caplog.clear()
         try:
             read = extraction.extract(path, name, limits=LIMITS)
-        except DocumentUnreadable as error:
-            assert str(error)
-        else:
             assert read.pages
+        except DocumentUnreadable:
+            pass  # its sentences are tested elsewhere
         assert not [fault for fault in OUR_FAULTS if fault in caplog.text], caplog.text
 
 
