@@ -54,9 +54,15 @@ class CollectionSerializer(serializers.ModelSerializer[Collection]):
 
 
 class MemberSerializer(serializers.ModelSerializer[Membership]):
-    username = serializers.CharField(source="user.username", read_only=True, default=None)
-    display_name = serializers.CharField(source="user.display_name", read_only=True, default=None)
-    group = serializers.CharField(source="group.name", read_only=True, default=None)
+    username = serializers.CharField(
+        source="user.username", read_only=True, default=None, allow_null=True
+    )
+    display_name = serializers.CharField(
+        source="user.display_name", read_only=True, default=None, allow_null=True
+    )
+    group = serializers.CharField(
+        source="group.name", read_only=True, default=None, allow_null=True
+    )
 
     class Meta:
         model = Membership
@@ -320,7 +326,12 @@ class CitationSerializer(serializers.ModelSerializer[Citation]):
     passage = serializers.IntegerField(
         source="chunk_id", read_only=True, allow_null=True, help_text="Null when replaced since."
     )
-    version = serializers.IntegerField(source="version_number", read_only=True)
+    version = serializers.IntegerField(
+        source="version_number",
+        read_only=True,
+        allow_null=True,
+        help_text="Null when the document was deleted since.",
+    )
     heading_path = _texts()
 
     class Meta:
@@ -405,7 +416,7 @@ class MessageSerializer(serializers.ModelSerializer[Message]):
         ]
         read_only_fields = fields
 
-    @extend_schema_field({"type": "string", "format": "uri-reference", "nullable": True})
+    @extend_schema_field({"type": ["string", "null"], "format": "uri-reference"})
     def get_stream(self, message: Message) -> str | None:
         if message.role == Message.Role.USER:
             return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from django.db.models import Prefetch, QuerySet
 
-from kb.models import Citation, DocumentVersion, Feedback, Message, User
+from kb.models import Citation, Feedback, Message, User
 
 
 def with_parts(messages: QuerySet[Message], user: User) -> QuerySet[Message]:
@@ -18,15 +18,15 @@ def with_parts(messages: QuerySet[Message], user: User) -> QuerySet[Message]:
 def describe(messages: Sequence[Message], user: User) -> Sequence[Message]:
     """Set what MessageSerializer shows: branches, own rating, visible citations, trace.
 
-    Citations and traced hits of documents that the person may not read any more, or that are gone,
-    are left out: their title and quote are the document's.
+    Citations and traced hits of documents that the person may not read any more are left out:
+    their title and quote are the document's.
     """
-    numbers = _visible_versions(messages, user)
+    opened = _openable(messages, user)
     branches = _branches(messages)
     for message in messages:
-        shown = [c for c in message.citations.all() if c.version_id in numbers]
+        shown = [citation for citation in message.citations.all() if citation.pk in opened]
         for citation in shown:
-            citation.version_number = numbers[citation.version_id]  # type: ignore[attr-defined, index]
+            citation.version_number = opened[citation.pk]  # type: ignore[attr-defined]
         message.shown_citations = shown  # type: ignore[attr-defined]
         message.shown_trace = _shown_trace(message, {c.marker for c in shown})  # type: ignore[attr-defined]
         message.own_rating = next(iter(message.feedback.all()), None)  # type: ignore[attr-defined]
@@ -34,11 +34,10 @@ def describe(messages: Sequence[Message], user: User) -> Sequence[Message]:
     return messages
 
 
-def _visible_versions(messages: Sequence[Message], user: User) -> dict[int, int]:
-    """Number by id of the cited versions that the user may read."""
-    cited = {c.version_id for message in messages for c in message.citations.all()}
-    visible = DocumentVersion.objects.visible_to(user).filter(pk__in=cited - {None})
-    return dict(visible.values_list("pk", "number")) if cited else {}
+def _openable(messages: Sequence[Message], user: User) -> dict[int, int | None]:
+    """Version number, None for deleted documents, by the id of each citation the user may open."""
+    openable = Citation.objects.openable_by(user).filter(message__in=messages)
+    return dict(openable.values_list("pk", "version__number"))
 
 
 def _branches(messages: Sequence[Message]) -> dict[tuple[int | None, int], list[int]]:

@@ -44,7 +44,7 @@ class Documents(ApiView):
     scopes = {"GET": READ, "POST": WRITE}
     limits = {"POST": "upload"}
     query_forms = {"GET": DocumentQuery}
-    refusals = {"POST": (Code.UPLOAD_REFUSED, Code.TOO_LARGE)}
+    refusals = {"POST": (Code.UPLOAD_REFUSED, Code.TOO_LARGE, Code.NOT_FOUND)}
     parser_classes = [MultiPartParser]
     paged = True
 

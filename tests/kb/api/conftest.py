@@ -1,10 +1,12 @@
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from kb.models import ApiToken, Collection, Conversation, Document, Message, User
+from kb import chat
+from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
 
 EVERYTHING = ("read", "ask", "write", "manage")
@@ -25,6 +27,12 @@ def client_of(user: User, *scopes: str) -> ApiClient:
 
 def async_client_of(user: User, *scopes: str) -> AsyncApiClient:
     return AsyncApiClient(headers={"Authorization": f"Bearer {secret_of(user, *scopes)}"})
+
+
+async def answers_finished() -> None:
+    """Wait until no answer is written any more."""
+    while chat._running:
+        await asyncio.gather(*chat._running, return_exceptions=True)
 
 
 @pytest.fixture
@@ -50,7 +58,29 @@ GLACIER = "# Glacier\n\nThe glacier melts in late summer.\n\n# Moss\n\nMoss cove
 
 @pytest.fixture
 def document(add_document: Callable[..., Document]) -> Document:
-    return add_document("notes.md", GLACIER)
+    """A document that is READY with one passage, as ingestion leaves it but quicker made."""
+    document = add_document("notes.md", GLACIER, wait=False)
+    version = document.newest_version
+    version.chunks.create(
+        document=document,
+        collection_id=document.collection_id,
+        position=0,
+        start=0,
+        end=len(GLACIER),
+        page_first=1,
+        page_last=1,
+        heading_path=["Glacier"],
+        text=GLACIER,
+        text_hash="0" * 64,
+        language="english",
+        token_count=12,
+    )
+    Job.objects.filter(pk=version.job_id).update(state=Job.State.DONE)
+    Document.objects.filter(pk=document.pk).update(
+        state=Document.State.READY, current_version=version, page_count=1, chunk_count=1
+    )
+    document.refresh_from_db()
+    return document
 
 
 @pytest.fixture

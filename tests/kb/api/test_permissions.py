@@ -12,6 +12,9 @@ from kb.models import ApiToken, Collection, Conversation, Document, Message, Use
 from tests.kb.api.client import ApiClient, document
 from tests.kb.api.conftest import client_of, secret_of
 
+# Asynchronous views look from a thread of their own, which sees only what is committed.
+pytestmark = pytest.mark.django_db(transaction=True)
+
 MISSING = 987_654_321
 JSON = "application/json"
 # A body that would be taken, by method and the end of the path.
@@ -86,7 +89,9 @@ def test_a_foreign_id_answers_exactly_like_a_missing_one(
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_ID)
-def test_an_owner_is_not_refused(method: str, path: str, ids: dict[str, int], alice: User) -> None:
+def test_an_owner_is_not_refused(
+    method: str, path: str, ids: dict[str, int], alice: User, charlie: User
+) -> None:
     response = send(client_of(alice), method, path, ids[path.split("/")[0]], ids["member"])
 
     assert response.status_code in (200, 201, 202, 204, 409)
@@ -129,7 +134,9 @@ def spoil_the_person(token: ApiToken) -> None:
 @pytest.mark.parametrize("spoil", [spoil_expiry, spoil_by_revoking, spoil_the_person])
 def test_a_token_that_no_longer_holds_opens_nothing(spoil, header: str, alice: User) -> None:
     secret = secret_of(alice)
-    client = ApiClient(headers={header: f"Bearer {secret}" if header == "Authorization" else secret})
+    client = ApiClient(
+        headers={header: f"Bearer {secret}" if header == "Authorization" else secret}
+    )
     assert client.get("/api/v1/me/").status_code == 200
 
     spoil(ApiToken.objects.get())
@@ -147,7 +154,9 @@ def test_a_token_without_the_scope_is_refused_before_anything_is_looked_up(
     named = operation["description"].rpartition("Token scope: ")[2]
     others = [s for s in ApiToken.Scope.values if f"`{s}`" not in named]
 
-    response = send(client_of(alice, *others), method, path, ids[path.split("/")[0]] if "{" in path else 1)
+    response = send(
+        client_of(alice, *others), method, path, ids[path.split("/")[0]] if "{" in path else 1
+    )
 
     assert (response.status_code, response.json()["code"]) == (403, "missing_scope")
 

@@ -18,7 +18,11 @@ UNDOCUMENTED = {"schema", "docs", "unknown"}
 
 def routes() -> list[tuple[str, URLPattern]]:
     return [
-        ("/api/v1/" + re.sub(r"<int:(\w+)>", r"{\1}", str(pattern.pattern)).replace("{pk}", "{id}"), pattern)
+        (
+            "/api/v1/"
+            + re.sub(r"<int:(\w+)>", r"{\1}", str(pattern.pattern)).replace("{pk}", "{id}"),
+            pattern,
+        )
         for pattern in urlpatterns
         if pattern.name not in UNDOCUMENTED
     ]
@@ -36,7 +40,7 @@ def test_the_document_is_valid_and_made_without_a_warning(tmp_path: Path) -> Non
     file = tmp_path / "schema.yaml"
     call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(file))
 
-    assert file.read_text().startswith("openapi: 3.0")
+    assert file.read_text().startswith("openapi: 3.1")
 
 
 def test_every_route_and_method_is_in_the_document_and_the_other_way_round() -> None:
@@ -50,7 +54,8 @@ def test_only_the_schema_and_unknown_addresses_are_open_to_everyone() -> None:
     open_to_all = {
         pattern.callback.cls
         for pattern in urlpatterns
-        if getattr(pattern.callback, "cls", None) and not pattern.callback.cls.authentication_classes
+        if getattr(pattern.callback, "cls", None)
+        and not pattern.callback.cls.authentication_classes
     }
 
     assert open_to_all == {Schema, UnknownAddress}
@@ -75,7 +80,10 @@ def test_every_operation_has_a_summary_and_its_scopes() -> None:
     for path, operations in document()["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"], (method, path)
-            assert path == "/api/v1/me/" or "Token scope" in operation["description"], (method, path)
+            assert path == "/api/v1/me/" or "Token scope" in operation["description"], (
+                method,
+                path,
+            )
 
 
 def test_the_api_stands_below_its_version_in_the_whole_resolver() -> None:
