@@ -1,6 +1,5 @@
 """Find the words of a query in passages, and the stretch that shows most of them."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from django.db import connection

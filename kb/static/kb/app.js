@@ -13,6 +13,13 @@ document.addEventListener("htmx:responseError", (event) => {
   const status = event.detail.xhr.status;
   toast(root.dataset[status === 429 ? "tooMany" : status === 403 ? "refused" : "failed"]);
 });
+// A session that has ended answers with the sign-in page; it is no part of this one.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const answered = new URL(event.detail.xhr.responseURL || location.href);
+  if (answered.pathname !== root.dataset.signIn) return;
+  event.detail.shouldSwap = false;
+  location.reload();
+});
 document.addEventListener("htmx:sendError", () => toast(root.dataset.offline));
 // A fragment may ask for a sentence to be shown: HX-Trigger: {"toast": "Saved."}
 document.addEventListener("toast", (event) => toast(event.detail.value));

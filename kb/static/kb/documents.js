@@ -2,7 +2,21 @@
 import { openDialog } from "./app.js";
 
 const table = () => document.getElementById("document-table");
-const refresh = () => table() && htmx.trigger(table(), "refresh");
+
+// One refresh at a time; what is asked for meanwhile is done once, afterwards.
+let isRefreshing = false;
+let isStale = false;
+async function refresh() {
+  isStale = true;
+  if (isRefreshing) return;
+  isRefreshing = true;
+  while (isStale && table()) {
+    isStale = false;
+    const { address } = table().dataset;
+    await htmx.ajax("GET", address, { target: table(), swap: "outerHTML" });
+  }
+  isRefreshing = false;
+}
 
 // ---- Choosing rows ----------------------------------------------------------------------------
 const boxes = () => [...document.querySelectorAll('#selection input[name="document"]')];
@@ -209,8 +223,7 @@ async function sendOne(job) {
   if (item.dataset.outcome === "refused") part("problems").append(item);
   if (Date.now() - lastRefresh > REFRESH_EVERY_MS) {
     lastRefresh = Date.now();
-    const isBusy = table()?.classList.contains("htmx-request");
-    if (!isBusy && !boxes().some((box) => box.checked)) refresh();
+    if (!boxes().some((box) => box.checked)) refresh();
   }
 }
 
