@@ -104,7 +104,7 @@ class DocumentQuery(Input):
     state = several(serializers.ChoiceField(choices=Document.State.choices), "In any of these.")
     type = several(word(), "Of any of these media types.")
     language = several(word(32), "In any of these languages.")
-    tag = several(word(50), "With any of these tags.")
+    tag = several(word(50), "With all of these tags.")
     name = serializers.CharField(
         required=False, max_length=MAX_NAME, help_text="Part of the name or the title."
     )
@@ -143,7 +143,7 @@ class DownloadQuery(Input):
 class FiltersInput(Input):
     media_types = several(word(), "Of any of these media types.")
     languages = several(word(32), "In any of these languages.")
-    tags = several(word(50), "With any of these tags.")
+    tags = several(word(50), "With all of these tags.")
     document_ids = several(IdField(), "In these documents only.")
     since = serializers.DateField(required=False, help_text="Updated on this day or later.")
     until = serializers.DateField(required=False, help_text="Updated on this day or earlier.")
@@ -193,7 +193,7 @@ class ThreadQuery(Input):
 
 class QuestionInput(Input):
     text = serializers.CharField(trim_whitespace=False)
-    parent = serializers.IntegerField(  # type: ignore[assignment]
+    parent = serializers.IntegerField(
         required=False,
         allow_null=True,
         min_value=1,

@@ -6,9 +6,10 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kb.api.base import ApiView, CallerRequest, find
+from kb.api.base import ApiView, find
 from kb.api.inputs import TokenInput
 from kb.api.problems import Code, Problem
 from kb.api.serializers import MeSerializer, NewTokenSerializer, TokenSerializer
@@ -21,10 +22,10 @@ class Me(ApiView):
     scopes = {"GET": ()}
 
     @extend_schema(responses=MeSerializer, operation_id="me")
-    def get(self, request: CallerRequest) -> Response:
+    def get(self, request: Request) -> Response:
         """Who the token or session belongs to, and its scopes."""
         scopes = request.auth.scopes if request.auth else ApiToken.Scope.values
-        request.user.scopes = scopes  # type: ignore[attr-defined]
+        request.user.scopes = scopes
         return Response(MeSerializer(request.user).data)
 
 
@@ -34,12 +35,12 @@ class Tokens(ApiView):
     paged = True
 
     @extend_schema(responses=TokenSerializer(many=True))
-    def get(self, request: CallerRequest) -> Response:
+    def get(self, request: Request) -> Response:
         """List your tokens, revoked and expired ones too."""
         return self.page(_own(request).order_by("-pk"), TokenSerializer)
 
     @extend_schema(request=TokenInput, responses={201: NewTokenSerializer})
-    def post(self, request: CallerRequest) -> Response:
+    def post(self, request: Request) -> Response:
         """Make a token; its secret is shown this once.
 
         A token makes no stronger one: with scopes it has itself, expiring no later than it does.
@@ -61,7 +62,7 @@ class Token(ApiView):
     scopes = {"DELETE": MANAGE}
 
     @extend_schema(responses={204: None})
-    def delete(self, request: CallerRequest, pk: int) -> Response:
+    def delete(self, request: Request, pk: int) -> Response:
         """Revoke a token; it is refused from now on, and open streams end within seconds."""
         token = find(_own(request).filter(revoked_at=None), pk)
         token.revoked_at = timezone.now()
@@ -69,7 +70,7 @@ class Token(ApiView):
         return Response(status=204)
 
 
-def _own(request: CallerRequest) -> QuerySet[ApiToken]:
+def _own(request: Request) -> QuerySet[ApiToken]:
     return ApiToken.objects.filter(user=request.user)
 
 

@@ -49,7 +49,7 @@ class UnknownAddress(ApiView):
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         self.check_throttles(request)
 
-    def http_method_not_allowed(  # type: ignore[override]
+    def http_method_not_allowed(
         self, request: Request, *args: object, **kwargs: object
     ) -> Response:
         return response_for(Code.NOT_FOUND, _hint(request.path))
