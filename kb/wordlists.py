@@ -54,7 +54,7 @@ STOP_WORDS = {
         ins ist jede jedem jeden jeder jedes jene jener kann kein keine keinem keinen keiner
         können könnte machen man mein meine mich mir mit muss musste nach nicht nichts noch nun
         nur ob oder ohne sehr sein seine seinem seinen seiner selbst sich sie sind so solche
-        soll sollte sondern sonst über um und uns unser unsere unter viel vom von vor während
+        soll sollte sondern sonst über um und uns unser unsere unter viel viele vielem vielen vieler vieles vom von vor während
         war waren warum was weg weil weiter welche welchem welchen welcher welches wenn wer
         werde werden wie wieder will wir wird wirst wo wohin wollen wollte wurde wurden würde
         würden zu zum zur zwar zwischen""".split()

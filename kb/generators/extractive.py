@@ -28,6 +28,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]  # texts to (N, D) rows of unit le
 _MIN_SIMILARITY = 0.25  # below it, texts of this model have nothing in common
 _KEEP_SHARE = 0.68  # of the best sentence's score that a further sentence must reach
 _SAME_WORDS = 0.6  # share of the shorter sentence's words that makes two say the same
+_USUAL_LAST_RANK = 7  # of two passages, the second is hardly worse than the first
 _EMBEDDED = 16  # sentences compared by meaning: 12 ms each on two cores
 _EMBEDDED_CHARS = 250  # never more tokens than the 256 that MiniLM reads, in any script
 _CHARS_PER_TOKEN = 3.5
@@ -91,6 +92,7 @@ class Candidate:
     text: str
     words: frozenset[str]
     context: frozenset[str]  # words of title, headings and the lines that lead in
+    announces: bool  # a heading, a question or a table's first row: the answer is below it
     asked: frozenset[str] = frozenset()  # the question's words that it has
     score: float = 0.0
 
@@ -131,17 +133,21 @@ _MAX_ITEM_CHARS = 500
 def _candidates(source: Source, rank: int, language: str) -> Iterator[Candidate]:
     above = content_words(" ".join((source.title, *source.heading_path)), language)
     lead_in: list[str] = []
+    kind_before = SentenceKind.TEXT
     for position, sentence in enumerate(_units(source.text)):
         text = source.text[sentence.start : sentence.end]
         if sentence.kind != SentenceKind.CODE:
             text = _IMAGE.sub("", _QUOTE_OR_HASH.sub("", text))
             text = _SPACE.sub(" ", _FOREIGN_MARKER.sub("", text)).strip()
-        words = content_words(text, language)
+        words, context = content_words(text, language), frozenset([*above, *lead_in])
+        opens_table = sentence.kind == SentenceKind.TABLE != kind_before
+        announces = sentence.kind == SentenceKind.HEADING or text.endswith("?") or opens_table
         yield Candidate(
-            source, rank, position, sentence, text, frozenset(words), frozenset([*above, *lead_in])
+            source, rank, position, sentence, text, frozenset(words), context, announces
         )
-        if sentence.kind == SentenceKind.HEADING or text.endswith(("?", ":")):
+        if announces or text.endswith(":"):
             lead_in = words
+        kind_before = sentence.kind
 
 
 def _units(text: str) -> Iterator[Sentence]:
@@ -174,11 +180,11 @@ def _score(
     """Score the candidates in place; False when none shares a word or a meaning with the question."""
     _score_words(question, candidates, language)
     related = any(c.score > 0 for c in candidates)
-    last_rank = candidates[-1].rank or 1
+    last_rank = max(candidates[-1].rank, _USUAL_LAST_RANK)
     for c in candidates:
         c.score += W_RANK * (1 - c.rank / last_rank) + _fit(question, c)
-        if c.kind == SentenceKind.HEADING or c.text.endswith("?") or len(c.words) < 2:
-            c.score *= 0.3  # they ask or announce; the answer is below them
+        if c.announces or len(c.words) < 2:
+            c.score *= 0.3
     if embed is None:
         return related
     promising = sorted(candidates, key=lambda c: -c.score)[:_EMBEDDED]
