@@ -12,6 +12,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -385,11 +386,21 @@ class Redis:
             )
         processes.write_pid_file(self._pid_file, self._process.pid)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.socket.exists():
+        while not _accepts(self.socket):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
                 raise EmbeddedError(f"Redis did not start:\n{_tail(self.log, log_start)}")
             time.sleep(0.01)
+
+
+def _accepts(path: Path) -> bool:
+    """Say whether somebody listens; the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def find_redis_server() -> Path:

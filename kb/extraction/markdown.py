@@ -22,6 +22,7 @@ FRONT_TITLE = re.compile(
 )
 # What site generators put in: {% tags %}, {{ values }} as link targets, {: .class }, {#anchor}
 TEMPLATE_LINK = re.compile(r"\]\(\s*\{[%{].*?[%}]\}[^)\n]*\)", re.S)
+TEMPLATE_RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
 TEMPLATE_TAG = re.compile(r"\{%-?.*?-?%\}", re.S)
 ATTRIBUTES = re.compile(r"\s*\{:?\s*[#.][^}\n]*\}\s*$")
 ADMONITION = re.compile(r"^(?:///+|:::+)\s*(?:details\s*)?(?:\w+)?\s*(?:\|\s*)?(.*)$")
@@ -32,7 +33,7 @@ HTML_LINE_BREAK = re.compile(r"<br\s*/?>", re.I)
 def read(file: BinaryIO, *, limits: Limits, name: str) -> bytes:
     """Give the packed extraction of Markdown. Its title: the front matter's, else the heading's."""
     clean = Cleaner()
-    text = clean(decode(file.read()))
+    text = TEMPLATE_RAW.sub("", clean(decode(file.read())))
     title = ""
     if front := FRONT_MATTER.match(text):
         title = _front_title(front[2] or "")

@@ -14,7 +14,7 @@ Edge = tuple[float, float, float, float]  # x0, y0, x1, y1
 Box = tuple[float, float, float, float]
 
 SNAP = 2.5  # points; rules nearer than this are one rule
-SHORTEST = 6.0  # points; shorter strokes are ticks and parts of letters
+SHORTEST = 6.0  # points; shorter strokes are ticks and parts of letters, lower cells no cells
 MOST_EDGES = 4_000
 MOST_CELLS = 20_000
 MOST_IN_A_CELL = 3_000  # characters; more is a frame around text
@@ -145,6 +145,8 @@ def _grid(across: list[Edge], down: list[Edge]) -> Grid | None:
     xs, ys = sorted({edge[0] for edge in down}), sorted({edge[1] for edge in across})
     rows, columns = len(ys) - 1, len(xs) - 1
     if rows < 2 or columns < 2 or rows * columns > MOST_CELLS:
+        return None
+    if min(xs[-1] - xs[0], ys[-1] - ys[0]) < 2 * SHORTEST:
         return None
     cell = [[row * columns + column for column in range(columns)] for row in range(rows)]
     for row in range(rows):

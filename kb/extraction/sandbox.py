@@ -137,21 +137,22 @@ def _watch(child: subprocess.Popen[bytes], limits: Limits) -> _Outcome:
                 elif time.monotonic() >= deadline:
                     stopped = "timeout"
     finally:
-        _end(child)
+        _end(child, patience_s=0 if stopped else 5)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait again
     cpu_s = usage.ru_utime + usage.ru_stime
     return _Outcome(output, log, child.returncode, cpu_s, usage.ru_maxrss * 1024, stopped)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill what still runs; a child that closed its output gets a moment to exit by itself."""
-    for _ in range(50):
-        if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            return
-        if child.stdout is None or not child.stdout.closed:
+def _end(child: subprocess.Popen[bytes], *, patience_s: float) -> None:
+    """Kill what still runs; a child that closed its output may first exit by itself."""
+    deadline = time.monotonic() + patience_s
+    while not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if time.monotonic() >= deadline:
             break
         time.sleep(0.01)
+    else:
+        return
     os.killpg(child.pid, signal.SIGKILL)
 
 

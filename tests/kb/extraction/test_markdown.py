@@ -91,6 +91,11 @@ Ask first.
         assert mark not in page.text
 
 
+def test_an_example_of_a_template_tag_loses_the_marks_around_it(extract: Extract) -> None:
+    page = extract("# Tags\n\n```\n{% raw %}{% page %}{% endraw %}\n```\n", "a.md").pages[0]
+    assert texts_of(page, BlockKind.CODE) == ["{% page %}"]
+
+
 def test_html_in_markdown_is_read_as_html(extract: Extract) -> None:
     page = extract("<details><summary>More</summary>\n<p>Hidden <b>ice</b></p></details>\n", "a.md")
     assert [text for _, text in blocks_of(page.pages[0])] == ["More", "Hidden ice"]
