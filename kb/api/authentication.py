@@ -70,7 +70,7 @@ class SessionAuthentication(authentication.SessionAuthentication):
 
 class TokenScheme(OpenApiAuthenticationExtension):
     target_class = "kb.api.authentication.TokenAuthentication"
-    name = ["bearerToken", "apiKey"]  # type: ignore[assignment]  # both are documented as one list
+    name = ["bearerToken", "apiKey"]
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
         return [

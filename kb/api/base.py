@@ -1,6 +1,6 @@
 """What all endpoints share: strict bodies and queries, pages, and handlers on the event loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from django.db import models
@@ -19,9 +19,17 @@ from kb.api.parsing import BoundedJSONParser
 from kb.api.problems import Code, Problem
 from kb.api.schema import DescribedSchema
 from kb.database import in_database
+from kb.models import ApiToken, User
 
 M = TypeVar("M", bound=models.Model)
 PAGE_PARAMETERS = {"limit", "offset"}
+
+
+class CallerRequest(Request):
+    """The request a handler sees once HasScope has let it through; `auth` is None for a session."""
+
+    user: User
+    auth: ApiToken | None
 
 
 class Input(serializers.Serializer[Any]):
@@ -46,9 +54,10 @@ class OneFormat(DefaultContentNegotiation):
     """
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], str(renderers[0].media_type)
+        renderer = next(iter(renderers))
+        return renderer, str(renderer.media_type)
 
 
 class ApiView(GenericAPIView[Any]):
@@ -75,7 +84,8 @@ class ApiView(GenericAPIView[Any]):
 
     def query(self) -> dict[str, Any]:
         """Read the address's query with the method's form. Raises ValidationError."""
-        values = {k: v for k, v in self.request.query_params.lists() if k not in PAGE_PARAMETERS}
+        of_the_page = PAGE_PARAMETERS if self.paged else set()
+        values = {k: v for k, v in self.request.query_params.lists() if k not in of_the_page}
         return _checked(self._query_form()(data=MultiValueDict(values)))
 
     def page(
@@ -131,11 +141,9 @@ class AsyncApiView(ApiView):
         self.headers = self.default_response_headers
         try:
             await in_database(self.initial, self.request, *args, **kwargs)
-            name = str(request.method).lower()
-            known = name in self.http_method_names
-            handler = getattr(self, name, None) if known else None
-            if handler is None:
+            if request.method not in self.allowed_methods:
                 self.http_method_not_allowed(self.request)
+            handler = getattr(self, str(request.method).lower())
             response = await handler(self.request, *args, **kwargs)
         except Exception as error:  # as DRF's dispatch: every error becomes a problem
             response = await in_database(self.handle_exception, error)

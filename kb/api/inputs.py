@@ -104,7 +104,7 @@ class DocumentQuery(Input):
     state = several(serializers.ChoiceField(choices=Document.State.choices), "In any of these.")
     type = several(word(), "Of any of these media types.")
     language = several(word(32), "In any of these languages.")
-    tag = several(word(50), "With all of these tags.")
+    tag = several(word(50), "With any of these tags.")
     name = serializers.CharField(
         required=False, max_length=MAX_NAME, help_text="Part of the name or the title."
     )
@@ -143,7 +143,7 @@ class DownloadQuery(Input):
 class FiltersInput(Input):
     media_types = several(word(), "Of any of these media types.")
     languages = several(word(32), "In any of these languages.")
-    tags = several(word(50), "With all of these tags.")
+    tags = several(word(50), "With any of these tags.")
     document_ids = several(IdField(), "In these documents only.")
     since = serializers.DateField(required=False, help_text="Updated on this day or later.")
     until = serializers.DateField(required=False, help_text="Updated on this day or earlier.")
@@ -193,7 +193,7 @@ class ThreadQuery(Input):
 
 class QuestionInput(Input):
     text = serializers.CharField(trim_whitespace=False)
-    parent = serializers.IntegerField(
+    parent = serializers.IntegerField(  # type: ignore[assignment]
         required=False,
         allow_null=True,
         min_value=1,
@@ -227,6 +227,8 @@ class RatingInput(Input):
 
 
 class TokenInput(Input):
+    """Context: `maker_expires_at`, when the token that asks expires; None for a session."""
+
     name = serializers.CharField(max_length=100)
     scopes = serializers.ListField(
         child=serializers.ChoiceField(choices=ApiToken.Scope.choices),
@@ -240,8 +242,11 @@ class TokenInput(Input):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         now = timezone.now()
-        attrs.setdefault("expires_at", now + timedelta(days=TOKEN_DAYS))
-        if not now < attrs["expires_at"] <= now + timedelta(days=MAX_TOKEN_DAYS):
-            sentence = f"This must be a time within the next {MAX_TOKEN_DAYS} days."
+        latest = now + timedelta(days=MAX_TOKEN_DAYS)
+        if maker_expires_at := self.context["maker_expires_at"]:
+            latest = min(latest, maker_expires_at)
+        attrs.setdefault("expires_at", min(now + timedelta(days=TOKEN_DAYS), latest))
+        if not now < attrs["expires_at"] <= latest:
+            sentence = f"This must be a time from now until {latest:%Y-%m-%d %H:%M} UTC."
             raise ValidationError({"expires_at": ErrorDetail(sentence, code="invalid")})
         return attrs

@@ -137,8 +137,8 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response:
         logger.exception("the API broke", exc_info=error)
         got_request_exception.send(sender=None, request=context.get("request"))
     response = response_for(code, _detail_of(error, code), list(_field_errors_of(error)))
-    if isinstance(error, rest.NotAuthenticated | rest.AuthenticationFailed):
-        response["WWW-Authenticate"] = error.auth_header
+    if scheme := getattr(error, "auth_header", ""):  # set by DRF on what answers 401
+        response["WWW-Authenticate"] = scheme
     return response
 
 
@@ -169,7 +169,7 @@ def _detail_of(error: Exception, code: Code) -> str:
     if isinstance(error, (Problem, *_SPEAKING)):
         return str(error)
     if isinstance(error, rest.ParseError | rest.UnsupportedMediaType):
-        return str(error.detail)
+        return f"{str(error.detail).rstrip('.')}."
     return ANSWERS[code][1]
 
 

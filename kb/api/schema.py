@@ -1,6 +1,6 @@
 """The OpenAPI document, made from the endpoints themselves: docstrings, forms, scopes, refusals."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import get_doc
@@ -8,6 +8,9 @@ from rest_framework import serializers
 
 from kb.api.problems import ANSWERS, MEDIA_TYPE, Code
 from kb.limits import WINDOW_S
+
+if TYPE_CHECKING:  # its own module loads this one
+    from kb.api.base import ApiView
 
 
 class FieldErrorSerializer(serializers.Serializer[Any]):
@@ -26,16 +29,18 @@ class ProblemSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="A sentence for a person.")
     code = serializers.ChoiceField(choices=[(code.value, ANSWERS[code][1]) for code in Code])
-    errors = FieldErrorSerializer(many=True, required=False)
+    errors = FieldErrorSerializer(many=True, required=False)  # type: ignore[assignment]
 
 
 class DescribedSchema(AutoSchema):
     """Say of each operation which scope opens it and with which problems it may answer."""
 
+    view: "ApiView"  # type: ignore[override]
+
     def get_summary(self) -> str:
         return self._doc().partition("\n")[0].rstrip(".")
 
-    def get_description(self) -> str:
+    def get_description(self) -> str:  # type: ignore[override]
         rest = self._doc().partition("\n")[2].strip()
         return "\n\n".join(part for part in (rest, self._scopes(), self._limit()) if part)
 

@@ -3,22 +3,16 @@
 import math
 from typing import Any
 
-from django.urls import reverse
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from kb.api.inputs import FiltersInput
 from kb.models import (
     ApiToken,
     Chunk,
-    Citation,
     Collection,
-    Conversation,
     Document,
     DocumentVersion,
     Job,
     Membership,
-    Message,
     User,
 )
 from kb.models.documents import Added
@@ -34,7 +28,7 @@ class FiniteField(serializers.FloatField):
         return value if math.isfinite(value) else None
 
 
-def _texts() -> serializers.ListField:
+def texts() -> serializers.ListField:
     return serializers.ListField(child=serializers.CharField(), read_only=True)
 
 
@@ -95,7 +89,7 @@ class NewTokenSerializer(TokenSerializer):
 
 
 class MeSerializer(serializers.ModelSerializer[User]):
-    scopes = _texts()
+    scopes = texts()
 
     class Meta:
         model = User
@@ -138,7 +132,9 @@ class DocumentSerializer(serializers.ModelSerializer[Document]):
 
     collection_name = serializers.CharField(source="collection.name", read_only=True)
     passage_count = serializers.IntegerField(source="chunk_count", read_only=True)
-    added_by = serializers.CharField(source="added_by.username", read_only=True, default=None)
+    added_by = serializers.CharField(
+        source="added_by.username", read_only=True, default=None, allow_null=True
+    )
     version = serializers.IntegerField(
         source="current_version.number",
         read_only=True,
@@ -220,7 +216,9 @@ class VersionSerializer(serializers.ModelSerializer[DocumentVersion]):
     error = serializers.CharField(source="job.error", read_only=True)
     error_code = serializers.CharField(source="job.error_code", read_only=True)
     is_current = serializers.SerializerMethodField()
-    added_by = serializers.CharField(source="added_by.username", read_only=True, default=None)
+    added_by = serializers.CharField(
+        source="added_by.username", read_only=True, default=None, allow_null=True
+    )
 
     class Meta:
         model = DocumentVersion
@@ -280,7 +278,7 @@ class HitSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(read_only=True)
     media_type = serializers.CharField(read_only=True)
     updated_at = serializers.DateTimeField(read_only=True)
-    heading_path = _texts()
+    heading_path = texts()
     page_first = serializers.IntegerField(read_only=True)
     page_last = serializers.IntegerField(read_only=True)
     start = serializers.IntegerField(
@@ -304,7 +302,7 @@ class HitSerializer(serializers.Serializer[Any]):
 
 class FacetSerializer(serializers.Serializer[Any]):
     value = serializers.CharField(read_only=True)
-    label = serializers.CharField(read_only=True)
+    label = serializers.CharField(read_only=True)  # type: ignore[assignment]
     count = serializers.IntegerField(read_only=True)
 
 
@@ -317,130 +315,3 @@ class SearchSerializer(serializers.Serializer[Any]):
         help_text="collection, type, language, tag and year, each with its values and counts.",
     )
     took_ms = serializers.DictField(child=serializers.FloatField(), read_only=True)
-
-
-# --- Conversations ----------------------------------------------------------------------------
-
-
-class CitationSerializer(serializers.ModelSerializer[Citation]):
-    passage = serializers.IntegerField(
-        source="chunk_id", read_only=True, allow_null=True, help_text="Null when replaced since."
-    )
-    version = serializers.IntegerField(
-        source="version_number",
-        read_only=True,
-        allow_null=True,
-        help_text="Null when the document was deleted since.",
-    )
-    heading_path = _texts()
-
-    class Meta:
-        model = Citation
-        fields = [
-            "marker",
-            "is_cited",
-            "passage",
-            "document",
-            "version",
-            "title",
-            "heading_path",
-            "page_first",
-            "page_last",
-            "start",
-            "end",
-            "quote",
-            "score",
-        ]
-        read_only_fields = fields
-
-
-class SupportSerializer(serializers.Serializer[Any]):
-    """How well the cited passages carry one sentence; [start, end) in the answer's text."""
-
-    start = serializers.IntegerField(read_only=True)
-    end = serializers.IntegerField(read_only=True)
-    markers = serializers.ListField(child=serializers.IntegerField(), read_only=True)
-    score = FiniteField()
-    supported = serializers.BooleanField(read_only=True)
-
-
-class RatingSerializer(serializers.Serializer[Any]):
-    value = serializers.IntegerField(read_only=True, help_text="1 right, -1 wrong.")
-    reason = serializers.CharField(read_only=True)
-    corrected_answer = serializers.CharField(read_only=True)
-    created_at = serializers.DateTimeField(read_only=True)
-
-
-class MessageSerializer(serializers.ModelSerializer[Message]):
-    """A turn, as `kb.api.turns.describe` prepared it."""
-
-    adapter = serializers.CharField(source="deployment.adapter_name", read_only=True, default="")
-    support = SupportSerializer(many=True, read_only=True)
-    citations = CitationSerializer(source="shown_citations", many=True, read_only=True)
-    trace = serializers.DictField(source="shown_trace", read_only=True)
-    rating = RatingSerializer(source="own_rating", read_only=True, allow_null=True)
-    branches = serializers.ListField(
-        source="branch_ids",
-        child=serializers.IntegerField(),
-        read_only=True,
-        help_text="This turn and its alternatives, oldest first.",
-    )
-    stream = serializers.SerializerMethodField(
-        help_text="Where to follow an answer; null for a question."
-    )
-
-    class Meta:
-        model = Message
-        fields = [
-            "id",
-            "conversation",
-            "parent",
-            "role",
-            "text",
-            "state",
-            "error",
-            "error_code",
-            "generator",
-            "adapter",
-            "found_nothing",
-            "support",
-            "citations",
-            "trace",
-            "prompt_tokens",
-            "completion_tokens",
-            "rating",
-            "branches",
-            "stream",
-            "created_at",
-            "finished_at",
-        ]
-        read_only_fields = fields
-
-    @extend_schema_field({"type": ["string", "null"], "format": "uri-reference"})
-    def get_stream(self, message: Message) -> str | None:
-        if message.role == Message.Role.USER:
-            return None
-        return reverse("api:message-stream", args=[message.pk])
-
-
-class AskedSerializer(serializers.Serializer[Any]):
-    question = MessageSerializer(read_only=True)
-    answer = MessageSerializer(read_only=True)
-    stream = serializers.CharField(read_only=True, help_text="Where the answer's events are.")
-
-
-class ConversationSerializer(serializers.ModelSerializer[Conversation]):
-    filters = FiltersInput(read_only=True)
-
-    class Meta:
-        model = Conversation
-        fields = ["id", "title", "collections", "filters", "created_at", "updated_at"]
-        read_only_fields = fields
-
-
-class ThreadSerializer(ConversationSerializer):
-    thread = MessageSerializer(many=True, read_only=True)
-
-    class Meta(ConversationSerializer.Meta):
-        fields = [*ConversationSerializer.Meta.fields, "thread"]
-        read_only_fields = fields

@@ -18,12 +18,10 @@ class RequestThrottle(BaseThrottle):
     `view.limits` maps a method to a name in settings.RATE_LIMITS.
     """
 
-    def allow_request(self, request: Request, view: "ApiView") -> bool:
+    def allow_request(self, request: Request, view: "ApiView") -> bool:  # type: ignore[override]
         user = request.user
-        caller = (
-            f"user:{user.pk}" if user.is_authenticated else f"address:{client_address(request)}"
-        )
-        own = view.limits.get(request.method)
+        caller = str(user.pk) if user.is_authenticated else f"address:{client_address(request)}"
+        own = view.limits.get(str(request.method))
         return allow("api", caller) and (own is None or allow(own, caller))
 
     def wait(self) -> float:

@@ -26,9 +26,7 @@ The wheatear nests under stones. It leaves for Africa in September.
 
 
 async def ask(user: User, text: str, *, parent: Message | None = None) -> Message:
-    conversation = (
-        parent.conversation if parent else await Conversation.objects.acreate(user=user)
-    )
+    conversation = parent.conversation if parent else await Conversation.objects.acreate(user=user)
     return await sync_to_async(chat.ask)(conversation, text, parent=parent)
 
 
@@ -121,9 +119,7 @@ async def test_someone_without_access_gets_nothing_from_the_documents(
     assert answer.trace["hits"] == []
 
 
-async def test_a_conversation_can_be_narrowed_to_a_collection(
-    guide: None, alice: User
-) -> None:
+async def test_a_conversation_can_be_narrowed_to_a_collection(guide: None, alice: User) -> None:
     empty = await Collection.objects.acreate(name="Empty", created_by=alice)
     await sync_to_async(empty.grant)(alice, "owner")
     answer = await ask(alice, "When does the Morteratsch glacier melt?")
@@ -210,9 +206,7 @@ async def test_after_a_failure_an_extractive_answer_can_be_had(
     with monkeypatch.context() as patched:
         broken = Scripted(GenerationError("The model server is busy.", retryable=True))
         patched.setattr(answering, "_generator", lambda name: broken)
-        failed = await answered(
-            await ask(alice, "When does the Morteratsch glacier melt fastest?")
-        )
+        failed = await answered(await ask(alice, "When does the Morteratsch glacier melt fastest?"))
 
     again = await sync_to_async(chat.regenerate)(failed, generator="extractive")
     answer = await answered(again)
@@ -231,9 +225,7 @@ async def test_a_fault_of_ours_ends_the_answer_with_a_sentence(
     assert (answer.state, answer.error) == (Message.State.FAILED, answering.BROKEN)
 
 
-async def test_an_unsupported_sentence_is_marked(
-    guide: None, alice: User, generator
-) -> None:  # type: ignore[no-untyped-def]
+async def test_an_unsupported_sentence_is_marked(guide: None, alice: User, generator) -> None:  # type: ignore[no-untyped-def]
     generator(
         "The Morteratsch glacier melts fastest in late August [1]. ",
         "Penguins invented the telephone in Paraguay [1].",

@@ -5,11 +5,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ErrorDetail, ValidationError
-from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kb import members
-from kb.api.base import ApiView, find
+from kb.api.base import ApiView, CallerRequest, find
 from kb.api.inputs import CollectionChange, CollectionInput, MemberInput, RoleInput
 from kb.api.problems import Code
 from kb.api.serializers import CollectionSerializer, MemberSerializer
@@ -23,12 +22,12 @@ class Collections(ApiView):
     paged = True
 
     @extend_schema(responses=CollectionSerializer(many=True))
-    def get(self, request: Request) -> Response:
+    def get(self, request: CallerRequest) -> Response:
         """List the collections you may read, by name."""
         return self.page(_readable(request.user).order_by("name"), CollectionSerializer)
 
     @extend_schema(request=CollectionInput, responses={201: CollectionSerializer})
-    def post(self, request: Request) -> Response:
+    def post(self, request: CallerRequest) -> Response:
         """Create a collection; you are its owner."""
         collection = Collection(**self.body(CollectionInput), created_by=request.user)
         with transaction.atomic():
@@ -41,12 +40,12 @@ class OneCollection(ApiView):
     scopes = {"GET": READ, "PATCH": MANAGE, "DELETE": MANAGE}
 
     @extend_schema(responses=CollectionSerializer)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """Read a collection."""
         return Response(_shown(request.user, pk))
 
     @extend_schema(request=CollectionChange, responses=CollectionSerializer)
-    def patch(self, request: Request, pk: int) -> Response:
+    def patch(self, request: CallerRequest, pk: int) -> Response:
         """Change a collection that you own; fields left out stay."""
         collection = _owned(request.user, pk)
         for name, value in self.body(CollectionChange).items():
@@ -55,7 +54,7 @@ class OneCollection(ApiView):
         return Response(_shown(request.user, pk))
 
     @extend_schema(responses={204: None})
-    def delete(self, request: Request, pk: int) -> Response:
+    def delete(self, request: CallerRequest, pk: int) -> Response:
         """Delete a collection that you own, with its documents, passages and files."""
         _owned(request.user, pk).remove()
         return Response(status=204)
@@ -66,12 +65,12 @@ class Members(ApiView):
     paged = True
 
     @extend_schema(responses=MemberSerializer(many=True))
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """List the members of a collection that you own."""
         return self.page(_members(_owned(request.user, pk)).order_by("pk"), MemberSerializer)
 
     @extend_schema(request=MemberInput, responses={201: MemberSerializer})
-    def post(self, request: Request, pk: int) -> Response:
+    def post(self, request: CallerRequest, pk: int) -> Response:
         """Add a person by `username`, or everyone of a `group`, with a role."""
         collection = _owned(request.user, pk)
         wanted = self.body(MemberInput)
@@ -93,17 +92,16 @@ class Member(ApiView):
     refusals = {"PATCH": (Code.LAST_OWNER,), "DELETE": (Code.LAST_OWNER,)}
 
     @extend_schema(request=RoleInput, responses=MemberSerializer)
-    def patch(self, request: Request, pk: int, member_id: int) -> Response:
+    def patch(self, request: CallerRequest, pk: int, member_id: int) -> Response:
         """Change a member's role."""
         collection = _owned(request.user, pk)
         role = self.body(RoleInput)["role"]
         member = find(_members(collection), member_id)
-        to = member.user or member.group
-        changed = members.grant(collection, to, role, by=request.user)
+        changed = members.grant(collection, _who(member), role, by=request.user)
         return Response(MemberSerializer(changed).data)
 
     @extend_schema(responses={204: None})
-    def delete(self, request: Request, pk: int, member_id: int) -> Response:
+    def delete(self, request: CallerRequest, pk: int, member_id: int) -> Response:
         """Remove a member."""
         collection = _owned(request.user, pk)
         members.revoke(find(_members(collection), member_id), by=request.user)
@@ -134,6 +132,12 @@ def _owned(user: User, pk: int) -> Collection:
 
 def _members(collection: Collection) -> QuerySet[Membership]:
     return collection.memberships.select_related("user", "group")
+
+
+def _who(member: Membership) -> User | Group:
+    who = member.user or member.group
+    assert who is not None  # a constraint of the table
+    return who
 
 
 def _save(collection: Collection) -> None:

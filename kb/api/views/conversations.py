@@ -7,15 +7,13 @@ from django.db import transaction
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ErrorDetail, ValidationError
-from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kb import chat
-from kb.api.base import ApiView, find
-from kb.api.inputs import ConversationInput, ConversationQuery, ThreadQuery
+from kb.api.base import ApiView, CallerRequest, find
+from kb.api.inputs import ConversationInput, ConversationQuery, FiltersInput, ThreadQuery
 from kb.api.problems import Code, Problem
-from kb.api.serializers import ConversationSerializer, ThreadSerializer
-from kb.api.turns import describe
+from kb.api.turns import ConversationSerializer, ThreadSerializer, describe
 from kb.models import ApiToken, Collection, Conversation, User
 
 READ, ASK = (ApiToken.Scope.READ,), (ApiToken.Scope.ASK,)
@@ -29,7 +27,7 @@ class Conversations(ApiView):
     paged = True
 
     @extend_schema(responses=ConversationSerializer(many=True))
-    def get(self, request: Request) -> Response:
+    def get(self, request: CallerRequest) -> Response:
         """List your conversations, the latest first."""
         conversations = _own(request.user).prefetch_related("collections")
         if words := self.query().get("search"):
@@ -37,10 +35,10 @@ class Conversations(ApiView):
         return self.page(conversations.order_by("-updated_at", "-pk"), ConversationSerializer)
 
     @extend_schema(request=ConversationInput, responses={201: ConversationSerializer})
-    def post(self, request: Request) -> Response:
+    def post(self, request: CallerRequest) -> Response:
         """Start a conversation; its title is taken from the first question unless given."""
         conversation = Conversation(user=request.user)
-        _change(conversation, request, self.body(ConversationInput))
+        _change(conversation, self.body(ConversationInput))
         return Response(ConversationSerializer(conversation).data, status=201)
 
 
@@ -49,7 +47,7 @@ class OneConversation(ApiView):
     query_forms = {"GET": ThreadQuery}
 
     @extend_schema(responses=ThreadSerializer)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """Read a conversation with one branch of its turns."""
         conversation = find(_own(request.user), pk)
         leaf = self.query().get("leaf")
@@ -57,14 +55,14 @@ class OneConversation(ApiView):
         return Response(ThreadSerializer(conversation).data)
 
     @extend_schema(request=ConversationInput, responses=ConversationSerializer)
-    def patch(self, request: Request, pk: int) -> Response:
+    def patch(self, request: CallerRequest, pk: int) -> Response:
         """Rename a conversation, or change where it looks; fields left out stay."""
         conversation = find(_own(request.user), pk)
-        _change(conversation, request, self.body(ConversationInput))
+        _change(conversation, self.body(ConversationInput))
         return Response(ConversationSerializer(conversation).data)
 
     @extend_schema(responses={204: None})
-    def delete(self, request: Request, pk: int) -> Response:
+    def delete(self, request: CallerRequest, pk: int) -> Response:
         """Delete a conversation with its turns."""
         find(_own(request.user), pk).delete()
         return Response(status=204)
@@ -81,13 +79,13 @@ def _thread(conversation: Conversation, leaf: int | None) -> list[Any]:
     return thread
 
 
-def _change(conversation: Conversation, request: Request, wanted: dict[str, Any]) -> None:
+def _change(conversation: Conversation, wanted: dict[str, Any]) -> None:
     """Save what a ConversationInput names."""
-    collections = _readable(request.user, wanted.get("collections", ()))
+    collections = _readable(conversation.user, wanted.get("collections", ()))
     conversation.title = wanted.get("title", conversation.title)
     if "filters" in wanted:
-        # As text: the column is JSON, which has no dates.
-        conversation.filters = request.data["filters"]
+        # Dates as text: the column is JSON.
+        conversation.filters = dict(FiltersInput(wanted["filters"]).data)
     with transaction.atomic():
         conversation.save()
         if "collections" in wanted:

@@ -44,12 +44,13 @@ class UnknownAddress(ApiView):
     permission_classes = [Everyone]
     authentication_classes = []
     http_method_names = ["get", "head", "post", "put", "patch", "delete", "options"]
+    metadata_class = None
 
     @extend_schema(exclude=True)
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         self.check_throttles(request)
 
-    def http_method_not_allowed(
+    def http_method_not_allowed(  # type: ignore[override]
         self, request: Request, *args: object, **kwargs: object
     ) -> Response:
         return response_for(Code.NOT_FOUND, _hint(request.path))

@@ -11,10 +11,9 @@ from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import MultiPartParser
-from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kb.api.base import ApiView, find
+from kb.api.base import ApiView, CallerRequest, find
 from kb.api.inputs import (
     DocumentChange,
     DocumentQuery,
@@ -49,13 +48,13 @@ class Documents(ApiView):
     paged = True
 
     @extend_schema(responses=DocumentSerializer(many=True))
-    def get(self, request: Request) -> Response:
+    def get(self, request: CallerRequest) -> Response:
         """List the documents you may read."""
         documents = _described(Document.objects.visible_to(request.user))
         return self.page(_matching(documents, self.query()), DocumentSerializer)
 
     @extend_schema(request=UploadInput, responses={201: UploadSerializer, 200: UploadSerializer})
-    def post(self, request: Request) -> Response:
+    def post(self, request: CallerRequest) -> Response:
         """Add a file to a collection.
 
         The answer comes at once; the document is read in the background: follow its `state` and
@@ -77,19 +76,19 @@ class OneDocument(ApiView):
     scopes = {"GET": READ, "PATCH": WRITE, "DELETE": WRITE}
 
     @extend_schema(responses=DocumentSerializer)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """Read a document's state and properties."""
         return Response(_shown(request.user, pk))
 
     @extend_schema(request=DocumentChange, responses=DocumentSerializer)
-    def patch(self, request: Request, pk: int) -> Response:
+    def patch(self, request: CallerRequest, pk: int) -> Response:
         """Change a document's title or tags."""
         document, wanted = _writable(request.user, pk), self.body(DocumentChange)
         Document.objects.filter(pk=document.pk).update(**wanted)
         return Response(_shown(request.user, pk))
 
     @extend_schema(responses={204: None})
-    def delete(self, request: Request, pk: int) -> Response:
+    def delete(self, request: CallerRequest, pk: int) -> Response:
         """Delete a document with its versions, passages and files."""
         _writable(request.user, pk).remove()
         return Response(status=204)
@@ -100,7 +99,7 @@ class Download(ApiView):
     query_forms = {"GET": DownloadQuery}
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
-    def get(self, request: Request, pk: int) -> HttpResponseBase:
+    def get(self, request: CallerRequest, pk: int) -> HttpResponseBase:
         """Download a document's file as it was added, the newest version unless told."""
         versions = _versions(request.user, pk)
         if number := self.query().get("version"):
@@ -116,7 +115,7 @@ class Retry(ApiView):
     refusals = {"POST": (Code.NOT_FAILED,)}
 
     @extend_schema(request=None, responses={202: DocumentSerializer})
-    def post(self, request: Request, pk: int) -> Response:
+    def post(self, request: CallerRequest, pk: int) -> Response:
         """Read a document again whose newest version failed."""
         if not _writable(request.user, pk).retry():
             raise Problem(Code.NOT_FAILED)
@@ -132,14 +131,14 @@ class Versions(ApiView):
     paged = True
 
     @extend_schema(responses=VersionSerializer(many=True))
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """List a document's versions, newest first."""
         return self.page(_versions(request.user, pk), VersionSerializer)
 
     @extend_schema(
         request=ReplacementInput, responses={201: UploadSerializer, 200: UploadSerializer}
     )
-    def post(self, request: Request, pk: int) -> Response:
+    def post(self, request: CallerRequest, pk: int) -> Response:
         """Replace a document's file; the version before it serves until the new one is ready."""
         document = _writable(request.user, pk)
         file = self.body(ReplacementInput)["file"]
@@ -151,7 +150,7 @@ class Passages(ApiView):
     paged = True
 
     @extend_schema(responses=PassageSerializer(many=True))
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """List the passages of the version that serves, in their order."""
         find(Document.objects.visible_to(request.user), pk)
         passages = _passages(request.user).filter(document=pk)
@@ -162,7 +161,7 @@ class Passage(ApiView):
     scopes = {"GET": READ}
 
     @extend_schema(responses=PassageSerializer)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """Read a passage; one of a version that was replaced is gone."""
         return Response(PassageSerializer(find(_passages(request.user), pk)).data)
 
@@ -172,7 +171,7 @@ class Jobs(ApiView):
     paged = True
 
     @extend_schema(responses=JobSerializer(many=True))
-    def get(self, request: Request) -> Response:
+    def get(self, request: CallerRequest) -> Response:
         """List the background work on documents you may read, newest first."""
         return self.page(_jobs(request.user).order_by("-pk"), JobSerializer)
 
@@ -181,7 +180,7 @@ class OneJob(ApiView):
     scopes = {"GET": READ_OR_WRITE}
 
     @extend_schema(responses=JobSerializer)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """Read one piece of background work."""
         return Response(JobSerializer(find(_jobs(request.user), pk)).data)
 
@@ -208,7 +207,7 @@ def _matching(documents: QuerySet[Document], wanted: dict[str, Any]) -> QuerySet
         "state": "state__in",
         "type": "media_type__in",
         "language": "language__in",
-        "tag": "tags__contains",
+        "tag": "tags__overlap",
         "updated_since": "updated_at__gte",
         "updated_until": "updated_at__lte",
     }

@@ -1,7 +1,6 @@
 """Turns: ask, follow the answer, stop it, ask again, rate it."""
 
 import asyncio
-import re
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -10,15 +9,13 @@ from django.contrib.auth import get_user
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kb import chat
-from kb.api.base import ApiView, AsyncApiView, find
+from kb.api.base import ApiView, AsyncApiView, CallerRequest, find
 from kb.api.inputs import EditInput, QuestionInput, RatingInput, RegenerateInput
 from kb.api.problems import Code, Problem
-from kb.api.serializers import AskedSerializer, MessageSerializer, RatingSerializer
-from kb.api.turns import describe, with_parts
+from kb.api.turns import AskedSerializer, MessageSerializer, RatingSerializer, describe, with_parts
 from kb.api.views.conversations import ASK, READ_OR_ASK
 from kb.database import in_database
 from kb.models import ApiToken, Conversation, Message, User
@@ -26,7 +23,6 @@ from kb.sse import event_stream
 
 # `wait` answers with what there is after this long; the stream goes on.
 LONGEST_WAIT_S = 120
-EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 LAST_EVENT = OpenApiParameter(
     "Last-Event-ID", str, OpenApiParameter.HEADER, description="Go on after this event."
 )
@@ -45,12 +41,12 @@ class Messages(AsyncApiView):
     paged = True
 
     @extend_schema(responses=MessageSerializer(many=True))
-    async def get(self, request: Request, pk: int) -> Response:
+    async def get(self, request: CallerRequest, pk: int) -> Response:
         """List all turns of a conversation, of every branch, oldest first."""
         return await in_database(self._list, request.user, pk)
 
     @extend_schema(request=QuestionInput, responses={201: AskedSerializer}, operation_id="ask")
-    async def post(self, request: Request, pk: int) -> Response:
+    async def post(self, request: CallerRequest, pk: int) -> Response:
         """Ask.
 
         Answers at once with the question, its pending answer and where to follow it; with
@@ -71,7 +67,7 @@ class OneMessage(ApiView):
     scopes = {"GET": READ_OR_ASK}
 
     @extend_schema(responses=MessageSerializer)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: CallerRequest, pk: int) -> Response:
         """Read a turn; an answer with its citations, support and trace."""
         return Response(_shown(request.user, pk))
 
@@ -85,13 +81,12 @@ class Stream(AsyncApiView):
         parameters=[LAST_EVENT],
         operation_id="follow_answer",
     )
-    async def get(self, request: Request, pk: int) -> StreamingHttpResponse:
+    async def get(self, request: CallerRequest, pk: int) -> StreamingHttpResponse:
         answer = await in_database(_answer, request.user, pk)
         if not answer.is_final:
             chat.start(pk)
-        last_id = request.headers.get("Last-Event-ID", "")
         may_read = partial(in_database, _may_still_read, request, pk)
-        return event_stream(pk, last_id if EVENT_ID.fullmatch(last_id) else "0", may_read)
+        return event_stream(pk, request.headers.get("Last-Event-ID", "0"), may_read)
 
     get.__doc__ = EVENTS
 
@@ -101,7 +96,7 @@ class Stop(ApiView):
     refusals = {"POST": (Code.NOT_AN_ANSWER,)}
 
     @extend_schema(request=None, responses={202: MessageSerializer})
-    def post(self, request: Request, pk: int) -> Response:
+    def post(self, request: CallerRequest, pk: int) -> Response:
         """Stop an answer; what was written stays. One that has ended is left as it is."""
         _answer(request.user, pk).request_stop()
         return Response(_shown(request.user, pk), status=202)
@@ -113,7 +108,7 @@ class Regenerate(AsyncApiView):
     refusals = {"POST": (Code.NOT_AN_ANSWER, Code.ANSWER_UNFINISHED)}
 
     @extend_schema(request=RegenerateInput, responses={201: AskedSerializer})
-    async def post(self, request: Request, pk: int) -> Response:
+    async def post(self, request: CallerRequest, pk: int) -> Response:
         """Answer the same question again, beside the answer there is."""
         wanted = self.body(RegenerateInput)
         answer_pk = await in_database(_regenerate, request.user, pk, wanted)
@@ -126,7 +121,7 @@ class Edit(AsyncApiView):
     refusals = {"POST": (Code.QUESTION_REFUSED, Code.NOT_A_QUESTION)}
 
     @extend_schema(request=EditInput, responses={201: AskedSerializer})
-    async def post(self, request: Request, pk: int) -> Response:
+    async def post(self, request: CallerRequest, pk: int) -> Response:
         """Ask a question again in other words: a branch beside it."""
         wanted = self.body(EditInput)
         answer_pk = await in_database(_edit, request.user, pk, wanted)
@@ -138,7 +133,7 @@ class Rating(ApiView):
     refusals = {"PUT": (Code.NOT_AN_ANSWER,), "DELETE": (Code.NOT_AN_ANSWER,)}
 
     @extend_schema(request=RatingInput, responses=RatingSerializer)
-    def put(self, request: Request, pk: int) -> Response:
+    def put(self, request: CallerRequest, pk: int) -> Response:
         """Rate an answer: 1 right, -1 wrong, with a reason and what would have been right."""
         wanted, answer = self.body(RatingInput), _answer(request.user, pk)
         rating = answer.rate(
@@ -150,7 +145,7 @@ class Rating(ApiView):
         return Response(RatingSerializer(rating).data)
 
     @extend_schema(responses={204: None})
-    def delete(self, request: Request, pk: int) -> Response:
+    def delete(self, request: CallerRequest, pk: int) -> Response:
         """Take your rating back."""
         _answer(request.user, pk).feedback.filter(user=request.user).delete()
         return Response(status=204)
@@ -236,7 +231,7 @@ def _shown(user: User, pk: int) -> dict[str, Any]:
     return data
 
 
-def _may_still_read(request: Request, answer_pk: int) -> bool:
+def _may_still_read(request: CallerRequest, answer_pk: int) -> bool:
     """Look again whether the token or session still holds and the message is still there."""
     if isinstance(request.auth, ApiToken):
         holds = ApiToken.objects.usable().filter(pk=request.auth.pk).exists()

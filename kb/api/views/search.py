@@ -3,11 +3,10 @@
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kb import search
-from kb.api.base import ApiView
+from kb.api.base import ApiView, CallerRequest
 from kb.api.inputs import SearchInput, filters_of
 from kb.api.serializers import SearchSerializer
 from kb.models import ApiToken, User
@@ -18,14 +17,14 @@ class Search(ApiView):
     query_forms = {"GET": SearchInput}
 
     @extend_schema(responses=SearchSerializer, operation_id="search")
-    def get(self, request: Request) -> Response:
+    def get(self, request: CallerRequest) -> Response:
         """Find the passages that answer best, among those you may read."""
         return _found(request.user, self.query())
 
     @extend_schema(
         request=SearchInput, responses={200: SearchSerializer}, operation_id="search_by_body"
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: CallerRequest) -> Response:
         """Find the passages that answer best; the same as GET for long queries and lists."""
         return _found(request.user, self.body(SearchInput))
 

@@ -8,6 +8,9 @@ from django.utils import timezone
 from kb import chat
 from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
+from tests.kb.views.conftest import static_files_as_they_lie
+
+__all__ = ["static_files_as_they_lie"]  # the page of the documentation has static files too
 
 EVERYTHING = ("read", "ask", "write", "manage")
 
