@@ -116,7 +116,7 @@ def _block(stretch: Stretch, block: tuple[str, int, int, int], marks: Sequence[M
         tag = f"h{min(6, level + 2)}"
         return f"<{tag}>{inner}</{tag}>"
     if kind == BlockKind.CODE:
-        return f"<pre><code>{inner}</code></pre>"
+        return f'<pre tabindex="0"><code>{inner}</code></pre>'
     if kind == BlockKind.QUOTE:
         return f"<blockquote><p>{inner}</p></blockquote>"
     return f"<p>{inner}</p>"

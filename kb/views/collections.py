@@ -178,9 +178,11 @@ def collections_member_role(request: PersonRequest, pk: int, membership_pk: int)
         raise Http404
     member = membership.user or membership.group
     try:
-        members.grant(membership.collection, member, role, by=request.user)  # type: ignore[arg-type]
+        changed = members.grant(membership.collection, member, role, by=request.user)  # type: ignore[arg-type]
     except MembershipRefused as refusal:
         messages.error(request, str(refusal))
+    else:
+        messages.success(request, f"{changed}")
     return go_to(request, "collections_members", pk)
 
 

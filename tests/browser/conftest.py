@@ -27,6 +27,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -43,6 +44,8 @@ FLAGS = [
 ]
 DESKTOP = (1440, 900)
 PHONE = (390, 844)
+# Long enough for a machine that is busy with other work; nothing waits longer than it must.
+expect.set_options(timeout=30_000)
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 

@@ -56,7 +56,7 @@ def test_dropped_files_are_added_read_and_opened(
     expect(row).to_contain_text("Queued")
     accessible(page)
     work_off()
-    expect(row).to_contain_text("Ready", timeout=10_000)  # the rows follow their documents
+    expect(row).to_contain_text("Ready")  # the rows follow their documents
     failed = page.get_by_role("row").filter(has_text="broken.pdf")
     expect(failed.get_by_role("button", name="Try again")).to_be_visible()
     expect(page.locator("#document-poller")).not_to_have_attribute("hx-trigger", re.compile("."))
@@ -79,7 +79,7 @@ def test_the_same_file_and_a_new_version_say_so(
     wait_until_sent(page)
 
     summary = page.locator("#uploads [data-summary]")
-    expect(summary).to_have_text("1 new versions · 1 already here")
+    expect(summary).to_have_text("1 as a new version · 1 already here")
 
 
 def test_where_several_collections_could_take_a_file_the_page_asks(

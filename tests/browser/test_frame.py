@@ -29,6 +29,7 @@ def test_single_keys_lead_around_and_can_be_switched_off(alice: User, visit: Vis
     page.keyboard.press("g")
     page.keyboard.press("s")
     expect(page).to_have_url(re.compile("/search/$"))
+    page.wait_for_load_state()  # keys are heard once the scripts have run
     page.keyboard.press("Tab")
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
@@ -58,7 +59,7 @@ def test_the_look_and_the_rail_are_remembered(alice: User, visit: Visit) -> None
 
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(page.locator("html")).to_have_attribute("data-rail", "narrow")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(25, 24, 22)"
+    expect(page.locator("body")).to_have_css("background-color", "rgb(25, 24, 22)")
 
 
 def test_the_collection_switch_narrows_and_stays(

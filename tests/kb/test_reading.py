@@ -62,7 +62,8 @@ def test_list_items_lose_their_dash_and_keep_their_number_and_depth() -> None:
 
 
 def test_code_keeps_its_lines() -> None:
-    assert reading.draw(stretch("a\n  b", "code")) == "<pre><code>a\n  b</code></pre>"
+    drawn = reading.draw(stretch("a\n  b", "code"))
+    assert drawn == '<pre tabindex="0"><code>a\n  b</code></pre>'
 
 
 def test_passages_of_a_document_are_tinted_in_turn() -> None:
