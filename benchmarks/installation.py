@@ -23,7 +23,7 @@ def fresh_install() -> Iterator[Path]:
     """Start an empty database with the default embedder and set Django up; gives the data folder."""
     data_dir = Path(tempfile.mkdtemp(prefix="tacit-bench-"))
     data_dir.chmod(0o711)  # as root, PostgreSQL runs as a user who has to pass through
-    services = [
+    services: list[embedded.Postgres | embedded.Redis] = [
         embedded.Postgres(data_dir, durable=False),
         embedded.Redis(data_dir, durable=False),
     ]

@@ -127,7 +127,7 @@ def _write(collection: "Collection", name: str, bodies: list[str], vectors: np.n
 
 def queries(texts: list[str], count: int, chance: random.Random) -> list[str]:
     """Take stretches of 2 to 12 words: from a few key words to a question."""
-    found = []
+    found: list[str] = []
     while len(found) < count:
         words = chance.choice(texts).split()
         length = chance.randint(2, 12)

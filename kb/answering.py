@@ -50,7 +50,7 @@ async def answer(answer_id: int) -> None:
         return
     async with streams.connection() as redis:
         writer = streams.Writer(redis, answer_id)
-        state = Message.State.FAILED
+        state: str = Message.State.FAILED
         try:
             state = await _produce(draft, writer)
         except GenerationError as error:

@@ -1,7 +1,7 @@
 """Conversations: ask, start the answer, and let any number of tabs follow it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from django.db import transaction
 from django.db.models import Prefetch
@@ -126,7 +126,7 @@ def end_abandoned() -> int:
     )
 
 
-async def tail(answer_id: int, last_id: str = "0") -> AsyncIterator[Event]:
+async def tail(answer_id: int, last_id: str = "0") -> AsyncGenerator[Event, None]:
     """Give the events of an answer after `last_id`, as they come, until it has ended.
 
     "ping" comes at least every few seconds, so that the caller can look whether its reader still

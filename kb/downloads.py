@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from django.core.files.storage import default_storage
 from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, StreamingHttpResponse
 from django.utils.http import content_disposition_header
@@ -23,7 +22,7 @@ HEADERS = {
 
 def download(request: HttpRequest, version: DocumentVersion, name: str) -> StreamingHttpResponse:
     """Answer with a version's file, to be saved as `name`. The caller has checked who asks."""
-    path = Path(default_storage.path(version.file.name))
+    path = Path(version.file.path)
     if not path.is_file():
         raise Http404
     # Django reads a plain iterator to its end, into memory, before an async server sends it.

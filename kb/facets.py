@@ -57,7 +57,8 @@ def count(
     Gives for each facet the values that the other filters leave, as (value, label, count), most
     frequent first.
     """
-    scope = scope_of(user, replace(filters, **dict.fromkeys(_NAMES, ())))
+    unset: dict[str, Any] = dict.fromkeys(_NAMES, ())
+    scope = scope_of(user, replace(filters, **unset))
     if scope.is_empty:
         return {name: [] for name in _FACETS}
     parameters: dict[str, Any] = {**scope.parameters, **filters.parameters()}

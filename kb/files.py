@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.core.files import File
-from django.core.files.storage import FileSystemStorage
+from django.core.files.storage import FileSystemStorage, storages
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 COPY_BYTES = 1024 * 1024
@@ -87,6 +87,13 @@ class StaticFiles(CompressedManifestStaticFilesStorage):
             ),
         ),
     )
+
+
+def content_storage() -> ContentStorage:
+    """Give the storage of settings.STORAGES that holds what people uploaded."""
+    storage = storages["default"]
+    assert isinstance(storage, ContentStorage)
+    return storage
 
 
 def chunks_of(file: File) -> Iterator[bytes]:

@@ -149,7 +149,7 @@ class MemberForm(forms.Form):
 
 def free_address(address: str, *, but_for: User | None = None) -> str:
     """Return the address when nobody else has it, in whatever case. Raises ValidationError."""
-    others = User.objects.exclude(pk=but_for.pk if but_for else None)
+    others = User.objects.exclude(pk=but_for.pk) if but_for else User.objects.all()
     if address and others.filter(email__iexact=address).exists():
         raise ValidationError(_("Somebody here has this address already."))
     return address
@@ -280,6 +280,7 @@ class SignInForm(AuthenticationForm):
 
     def clean(self) -> dict[str, Any]:
         name = self.cleaned_data.get("username", "").casefold()
+        assert self.request is not None  # the page of signing in gives it
         address = limits.client_address(self.request)
         # Both are counted, whatever the first says.
         counted = [

@@ -1,6 +1,7 @@
 """Find the words of a query in passages, and the stretch that shows most of them."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from django.db import connection
 
@@ -41,7 +42,7 @@ def _matching(forms: Iterable[Form], terms: Sequence[int]) -> set[Form]:
     forms = list(forms)
     if not forms or not terms:
         return set()
-    parameters = {
+    parameters: dict[str, Any] = {
         "languages": [language for language, _ in forms],
         "words": [word for _, word in forms],
         "terms": list(terms),

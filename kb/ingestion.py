@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from django.core.files.storage import default_storage
 from django.db import transaction
 from django.utils import timezone
 
@@ -89,7 +88,7 @@ def _read(job: Job, version: DocumentVersion) -> Draft:
     Document.objects.filter(pk=document.pk, state=Document.State.QUEUED).update(
         state=Document.State.INGESTING
     )
-    read = extraction.extract(Path(default_storage.path(version.file.name)), document.name)
+    read = extraction.extract(Path(version.file.path), document.name)
     # A title that people have seen, or changed, stays: it is part of what is embedded.
     title = document.title if document.current_version_id else read.title or document.title
     count_tokens = get_backend("EMBEDDER").count_tokens
@@ -211,9 +210,7 @@ def _show(version: DocumentVersion, document: Document, draft: Draft) -> None:
     document.current_version = version
     document.title = draft.title
     document.language = draft.language
-    document.media_type = extraction.media_type_of(
-        Path(default_storage.path(version.file.name)), document.name
-    )
+    document.media_type = extraction.media_type_of(Path(version.file.path), document.name)
     document.page_count = len(draft.read.pages)
     document.chunk_count = len(draft.passages)
     document.updated_at = timezone.now()

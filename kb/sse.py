@@ -38,7 +38,7 @@ async def _events(
 ) -> AsyncIterator[str]:
     looked_at = time.monotonic()
     with suppress(Message.DoesNotExist):  # deleted while it was read
-        async with aclosing(chat.tail(answer_id, last_id)) as events:  # type: ignore[type-var]
+        async with aclosing(chat.tail(answer_id, last_id)) as events:
             async for event in events:
                 if time.monotonic() - looked_at >= LOOK_EVERY_S:
                     if not await may_read():

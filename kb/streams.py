@@ -56,7 +56,7 @@ class Writer:
 
 async def read(redis: Redis, answer_id: int, last_id: str) -> list[Event]:
     """Wait up to BLOCK_MS for events after `last_id`. Raises RedisError when Redis is away."""
-    found = await redis.xread({key(answer_id): last_id}, count=500, block=BLOCK_MS)
+    found: Any = await redis.xread({key(answer_id): last_id}, count=500, block=BLOCK_MS)
     entries = found[0][1] if found else []
     return [
         Event(id_.decode(), fields[b"kind"].decode(), json.loads(fields[b"data"]))

@@ -42,9 +42,7 @@ urlpatterns = [
     path("source/citation/<int:pk>/", source.source_citation, name="source_citation"),
     path("source/chunk/<int:pk>/", source.source_chunk, name="source_chunk"),
     path("documents/<int:pk>/read/", source.document_read, name="document_read"),
-    path(
-        "documents/version/<int:pk>/page/<int:number>.png", source.page_image, name="page_image"
-    ),
+    path("documents/version/<int:pk>/page/<int:number>.png", source.page_image, name="page_image"),
     # --- Documents ---
     path("documents/", documents.documents, name="documents"),
     path("documents/add/", documents.documents_add, name="documents_add"),

@@ -63,7 +63,11 @@ def _start() -> None:
     )
     _at_end.callback(watcher.communicate, b"done\n")
     os.environ.update(
-        DATA_DIR=str(data_dir), SECRET_KEY="only for tests", EMBEDDER="hashing", DEBUG="false", DATABASE_POOL="0"
+        DATA_DIR=str(data_dir),
+        SECRET_KEY="only for tests",
+        EMBEDDER="hashing",
+        DEBUG="false",
+        DATABASE_POOL="0",
     )
     for variable in ("GENERATOR", "MODEL_SERVER_URL", "BASE_URL", "ALLOWED_HOSTS", "EMAIL_URL"):
         os.environ.pop(variable, None)

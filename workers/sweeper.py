@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 
 from django.conf import settings
-from django.core.files.storage import default_storage
 from django.db import DatabaseError, connection
+from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
 from kb import chat, ingestion
+from kb.files import content_storage
 from kb.models import Job
 from kb.models.documents import delete_unused_files
 from workers import tasks
@@ -50,7 +51,7 @@ def hint_waiting(queue: Redis) -> None:
 def remove_orphans() -> int:
     """Delete stored files older than an hour that no version names; gives their number."""
     old = time.time() - ORPHAN_AGE_S
-    return delete_unused_files(name for name, at in default_storage.names() if at < old)
+    return delete_unused_files(name for name, at in content_storage().names() if at < old)
 
 
 def run(stop: threading.Event) -> None:
@@ -67,6 +68,6 @@ def run(stop: threading.Event) -> None:
 def _calmly(action: Callable[[], object]) -> None:
     try:
         action()
-    except (DatabaseError, RedisError, OSError, tasks.OperationalError) as error:
+    except (DatabaseError, RedisError, OSError, OperationalError) as error:
         logger.warning("sweeping waits: %s", error)
         connection.close()

@@ -1,6 +1,6 @@
 """Generation backends: what they yield, how they fail, and the contract they share."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,6 @@ class Generator(Protocol):
         question: str,
         adapter: str = "",
         max_tokens: int = 512,
-    ) -> AsyncIterator[Part]: ...
+    ) -> AsyncGenerator[Part, None]: ...
 
     async def probe(self, adapter: str = "") -> None: ...

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from ssl import SSLContext
@@ -79,7 +79,7 @@ class ChatCompletionsGenerator:
         question: str,
         adapter: str = "",
         max_tokens: int = 512,
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """Yield the answer's pieces as they come, then its usage. Closing cancels upstream.
 
         Raises GenerationError, also when the server ends the stream without a finish reason.
@@ -150,7 +150,7 @@ class ChatCompletionsGenerator:
 
     async def _answer(
         self, client: httpx2.AsyncClient, request: httpx2.Request, max_tokens: int
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         deadline = asyncio.get_running_loop().time() + self._first_token_timeout_s
         try:
             async with asyncio.timeout_at(deadline):
@@ -234,7 +234,7 @@ class ChatCompletionsGenerator:
         )
 
 
-async def _chunks(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+async def _chunks(response: httpx2.Response) -> AsyncGenerator[dict[str, Any], None]:
     """Yield the decoded events up to [DONE] or the end; raises GenerationError for an error event."""
     async for event in httpx2.EventSource(response):
         if event.data.strip() == "[DONE]":

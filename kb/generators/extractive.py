@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pkgutil import resolve_name
@@ -61,7 +61,7 @@ class ExtractiveGenerator:
         question: str,
         adapter: str = "",
         max_tokens: int = 512,
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """Yield the answer sentence by sentence, each with its citation. Counts no tokens."""
         picked = await asyncio.to_thread(
             pick, question, sources, embed=self._embed, limit=self._max_sentences

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from datetime import datetime
-from typing import Self
+from typing import ClassVar, Self
 
 from django.contrib.auth.models import AbstractUser, Group, UserManager
 from django.contrib.auth.tokens import default_token_generator
@@ -30,7 +30,7 @@ class PersonManager(UserManager["User"]):
 class User(AbstractUser):
     """A person. A superuser runs the install: reads every collection, manages people."""
 
-    objects = PersonManager()
+    objects: ClassVar[PersonManager] = PersonManager()
 
     class Meta(AbstractUser.Meta):
         constraints = [

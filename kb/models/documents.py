@@ -10,12 +10,11 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.core.files import File
-from django.core.files.storage import default_storage
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from kb.files import FileTooLarge, StoredFile, chunks_of
+from kb.files import FileTooLarge, StoredFile, chunks_of, content_storage
 from kb.models.accounts import Membership, User
 from kb.models.jobs import Job
 
@@ -144,7 +143,7 @@ def _store(file: File) -> StoredFile:
     try:
         if file.size is not None and file.size > limit:
             raise FileTooLarge
-        return default_storage.put(chunks_of(file), max_bytes=limit)
+        return content_storage().put(chunks_of(file), max_bytes=limit)
     except FileTooLarge:
         raise UploadRefused(
             f"The file is larger than {limit // 2**20} MB, the most this install accepts."
@@ -251,7 +250,7 @@ class Document(models.Model):
         """Delete the document with its versions, passages, vectors, postings, jobs and files."""
         with transaction.atomic():
             versions = list(self.versions.all())
-            names = {version.file.name for version in versions}
+            names = {str(version.file.name) for version in versions}
             jobs = [version.job_id for version in versions]
             self.delete()
             Job.objects.filter(pk__in=jobs).delete()
@@ -263,7 +262,7 @@ def delete_unused_files(names: Iterable[str]) -> int:
     names = set(names)
     used = set(DocumentVersion.objects.filter(file__in=names).values_list("file", flat=True))
     for name in names - used:
-        default_storage.delete(name)
+        content_storage().delete(name)
     return len(names - used)
 
 

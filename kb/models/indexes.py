@@ -1,7 +1,7 @@
 """What search looks into: vectors of passages, and the postings of their words."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from django.db import connection, models, transaction
@@ -167,7 +167,7 @@ class PendingVectorQuerySet(models.QuerySet["PendingVector"]):
             PendingVector(job=job, space=space, text_hash=text_hash, vector=vector)
             for text_hash, vector in rows
         ]
-        self.bulk_create(pending, ignore_conflicts=True)
+        PendingVector.objects.bulk_create(pending, ignore_conflicts=True)
 
     def known(self, job: Job, space: EmbeddingSpace) -> dict[str, np.ndarray]:
         """Give the vectors that an earlier attempt of this job has kept, by text hash."""
@@ -228,7 +228,7 @@ def _copy_binary(
     return signature + flags_and_extension + rows.tobytes() + trailer
 
 
-def _vectors(statement: str, parameters: list[object]) -> dict[str, np.ndarray]:
+def _vectors(statement: str, parameters: list[Any]) -> dict[str, np.ndarray]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return {key: received_vector(data) for key, data in cursor.fetchall()}
@@ -265,7 +265,7 @@ class PostingQuerySet(models.QuerySet["Posting"]):
             for chunk, text in zip(chunks, read, strict=True)
             for word, frequency in text.exact.items()
         ]
-        parameters = {
+        parameters: dict[str, Any] = {
             "chunk_ids": [chunk.pk for chunk in chunks],
             "document_ids": [chunk.document_id for chunk in chunks],
             "languages": [chunk.language for chunk in chunks],

@@ -168,7 +168,8 @@ async def test_too_many_questions_in_a_minute_are_refused(
     await async_client.aforce_login(alice)
 
     answers = [
-        await async_client.post("/c/", {"text": "Why?"}, headers={"HX-Request": "true"}) for _ in "ab"
+        await async_client.post("/c/", {"text": "Why?"}, headers={"HX-Request": "true"})
+        for _ in "ab"
     ]
     assert "HX-Redirect" in answers[0]
     assert answers[1].status_code == 422
