@@ -22,7 +22,7 @@ from kb.models.chat import ConversationQuerySet
 from kb.views.answers import count_question, refuse, turn_of, turns_of
 from kb.views.context import scope
 from kb.views.narrowing import Narrowing, keep_narrowing, narrowing_kept, narrowing_of
-from kb.views.requests import PersonRequest, go_to
+from kb.views.requests import PersonRequest, go_to, number_in
 
 LISTED = 60
 EXAMPLES = 3
@@ -53,8 +53,7 @@ def ask(request: PersonRequest) -> HttpResponse:
 @require_GET
 def conversation(request: PersonRequest, pk: int) -> HttpResponse:
     chosen = get_object_or_404(_conversations(request).select_related("user"), pk=pk)
-    leaf = request.GET.get("leaf", "")
-    turns = chat.thread(chosen, int(leaf) if leaf.isdecimal() else None)
+    turns = chat.thread(chosen, number_in(request.GET.get("leaf", "")))
     context = {
         "conversation": chosen,
         "turns": turns_of(turns, request.user),
@@ -148,8 +147,8 @@ def _begin(request: PersonRequest) -> Message:
 def _continue(request: PersonRequest, pk: int) -> Message:
     going_on = get_object_or_404(_conversations(request), pk=pk)
     count_question(request.user)
-    leaf = request.POST.get("leaf", "")
-    parent = going_on.messages.filter(pk=int(leaf)).first() if leaf.isdecimal() else None
+    leaf = number_in(request.POST.get("leaf", ""))
+    parent = going_on.messages.filter(pk=leaf).first() if leaf else None
     if parent is not None and not parent.is_final:
         raise QuestionRefused(
             _("The answer above is still being written. Stop it, or wait until it has ended.")

@@ -10,6 +10,7 @@ from django.utils.translation import get_language
 from django.views.decorators.http import require_POST
 
 from kb.models import Collection
+from kb.views.requests import number_in
 
 THEMES = ("auto", "light", "dark")
 MANY_COLLECTIONS = 100
@@ -72,8 +73,7 @@ def scope(request: HttpRequest) -> Collection | None:
 @require_POST
 def choose_scope(request: HttpRequest) -> HttpResponse:
     """Narrow Ask, Search and Documents to one collection, or open them to all again."""
-    chosen = request.POST.get("collection", "")
-    request.session["collection_id"] = int(chosen) if chosen.isdecimal() else None
+    request.session["collection_id"] = number_in(request.POST.get("collection", ""))
     back = request.POST.get("next", "")
     allowed = url_has_allowed_host_and_scheme(
         back, allowed_hosts={request.get_host()}, require_https=request.is_secure()

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from django.contrib import messages
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Max, Q, QuerySet
-from django.http import Http404, HttpResponse
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.utils.safestring import SafeString
@@ -20,7 +20,7 @@ from kb.models import Chunk, Collection, Document, DocumentVersion, Membership
 from kb.models.documents import Added, UploadRefused
 from kb.reading import Tint
 from kb.views.documents import for_rows, rows_of, what_goes
-from kb.views.requests import PersonRequest, go_to
+from kb.views.requests import PersonRequest, go_to, number_in
 from kb.views.source import stretch_of
 from workers import tasks
 
@@ -43,12 +43,9 @@ def _versions(document: Document) -> QuerySet[DocumentVersion]:
 
 def shown_version(request: PersonRequest, document: Document) -> DocumentVersion:
     """Give the version `?version=` names, else the one that answers, else the newest."""
-    number = request.GET.get("version", "")
-    if number:
-        if not number.isdecimal():
-            raise Http404
-        return get_object_or_404(_versions(document), number=number)
-    serving = _versions(document).filter(pk=document.current_version_id).first()
+    if number := request.GET.get("version", ""):
+        return get_object_or_404(_versions(document), number=number_in(number) or 0)
+    serving = _versions(document).filter(pk=document.current_version_id or 0).first()
     return serving or get_object_or_404(_versions(document)[:1])
 
 
@@ -62,7 +59,7 @@ def document(request: PersonRequest, pk: int) -> HttpResponse:
         "document": found,
         "shown": shown,
         "is_serving": shown.pk == found.current_version_id,
-        "part": part_of(shown, int(at) if at.isdecimal() and len(at) < 10 else 0),
+        "part": part_of(shown, number_in(at) or 0),
     }
     if request.htmx and at:
         return render(request, "kb/_document_part.html", {**context, "is_continued": True})
@@ -83,6 +80,7 @@ class Part:
 def part_of(version: DocumentVersion, at: int) -> Part:
     """Draw about PART_CHARACTERS of a version from `at` on, to the end of a passage."""
     length = version.pages.aggregate(length=Max("end"))["length"] or 0
+    at = min(at, length)
     end = min(length, at + PART_CHARACTERS)
     passages = list(
         Chunk.objects.filter(version=version, start__gte=at, start__lt=end).order_by("position")
@@ -162,7 +160,7 @@ def document_replace(request: PersonRequest, pk: int) -> HttpResponse:
         except UploadRefused as refusal:
             error = str(refusal)
         else:
-            tasks.hint_ingestion()
+            tasks.hint_workers()
             if added == Added.SAME:
                 messages.info(request, _("This is the same file. Nothing was changed."))
             return go_to(request, "document", pk)
@@ -177,7 +175,7 @@ def document_retry(request: PersonRequest, pk: int) -> HttpResponse:
     """Read a failed document once more."""
     found = _writable(request, pk)
     found.retry()
-    tasks.hint_ingestion()
+    tasks.hint_workers()
     if request.htmx:  # from the list: draw the row, which then follows its progress
         row = rows_of([_writable(request, pk)], request.user)[0]
         return render(

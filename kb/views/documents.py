@@ -23,7 +23,7 @@ from kb.forms import WORKING, DocumentFilterForm, TagDocumentsForm, TagsField
 from kb.models import Collection, Document, DocumentVersion, User
 from kb.models.documents import Added, UploadRefused
 from kb.views.context import scope
-from kb.views.requests import PersonRequest, go_to
+from kb.views.requests import PersonRequest, go_to, number_in
 from workers import tasks
 
 PAGE_ROWS = 50
@@ -131,13 +131,12 @@ def _page(documents: QuerySet[Document], sort: str, after: str) -> tuple[list[Do
     Pages are found by the last row's values, not by counting rows: the thousandth page costs as
     much as the first.
     """
-    value, _sep, pk = after.rpartition("~")
-    if pk.isdecimal() and sort == "name":
-        documents = documents.filter(Q(name__gt=value) | Q(name=value, pk__gt=int(pk)))
-    elif pk.isdecimal() and (moment := _moment(value)):
-        documents = documents.filter(
-            Q(updated_at__lt=moment) | Q(updated_at=moment, pk__lt=int(pk))
-        )
+    value, _sep, number = after.rpartition("~")
+    pk = number_in(number)
+    if pk is not None and sort == "name":
+        documents = documents.filter(Q(name__gt=value) | Q(name=value, pk__gt=pk))
+    elif pk is not None and (moment := _moment(value)):
+        documents = documents.filter(Q(updated_at__lt=moment) | Q(updated_at=moment, pk__lt=pk))
     found = list(for_rows(documents).order_by(*SORTS[sort])[: PAGE_ROWS + 1])
     page = found[:PAGE_ROWS]
     if len(found) <= PAGE_ROWS:
@@ -192,14 +191,12 @@ def documents_progress(request: PersonRequest) -> HttpResponse:
     """Draw the rows that were unfinished a moment ago again; the page asks for all in one go."""
     visible = Document.objects.visible_to(request.user)
     found = visible.filter(pk__in=_selected(request.GET, "row"))
-    chosen = request.GET.get("collection", "")
-    if chosen.isdecimal():
+    chosen = number_in(request.GET.get("collection", "")) or 0
+    if chosen:
         visible = visible.filter(collection=chosen)
     rows, counts = rows_of(for_rows(found), request.user), _counts(visible)
     context = {
-        "collection": Collection.objects.readable_by(request.user)
-        .filter(pk=chosen if chosen.isdecimal() else None)
-        .first(),
+        "collection": Collection.objects.readable_by(request.user).filter(pk=chosen).first(),
         "rows": rows,
         "counts": counts,
         "chosen_state": request.GET.get("state", ""),
@@ -213,8 +210,8 @@ def documents_progress(request: PersonRequest) -> HttpResponse:
 def documents_add(request: PersonRequest) -> HttpResponse:
     """Take files into a collection. A page with a script sends them one by one and shows each."""
     writable = Collection.objects.writable_by(request.user)
-    chosen = request.POST.get("collection", "")
-    collection = get_object_or_404(writable, pk=chosen if chosen.isdecimal() else None)
+    chosen = number_in(request.POST.get("collection", ""))
+    collection = get_object_or_404(writable, pk=chosen or 0)
     if not limits.allow("upload", str(request.user.pk)):
         return HttpResponse(
             _("Many files at once. The rest follows in a minute."),
@@ -231,7 +228,7 @@ def documents_add(request: PersonRequest) -> HttpResponse:
         _add(request, collection, file, path or file.name or "", tags)
         for file, path in zip(files, paths + [""] * len(files), strict=False)
     ]
-    tasks.hint_ingestion()
+    tasks.hint_workers()
     if request.htmx:
         return render(request, "kb/_upload_results.html", {"results": results})
     for result in results:
@@ -274,8 +271,8 @@ def _add(
 
 def _selected(values: Any, field: str) -> list[int]:
     """Read the ids a request names; what is no id names nothing."""
-    named = values.getlist(field)[:MAX_SELECTED]
-    return [int(value) for value in named if value.isdecimal() and len(value) < 19]
+    named = map(number_in, values.getlist(field)[:MAX_SELECTED])
+    return [pk for pk in named if pk is not None]
 
 
 def _selected_writable(request: PersonRequest) -> QuerySet[Document]:
@@ -292,7 +289,7 @@ def _selected_writable(request: PersonRequest) -> QuerySet[Document]:
 def documents_retry(request: PersonRequest) -> HttpResponse:
     """Read failed documents once more."""
     again = sum(document.retry() for document in _selected_writable(request))
-    tasks.hint_ingestion()
+    tasks.hint_workers()
     messages.success(
         request,
         ngettext("%(n)s document is read again.", "%(n)s documents are read again.", again)
@@ -360,7 +357,6 @@ def what_goes(documents: QuerySet[Document]) -> dict[str, int]:
 
 def back_to_list(request: PersonRequest) -> HttpResponse:
     """Go back to the list the action was started from."""
-    chosen = request.POST.get("collection", "")
-    if chosen.isdecimal():
-        return go_to(request, "collection", int(chosen))
+    if chosen := number_in(request.POST.get("collection", "")):
+        return go_to(request, "collection", chosen)
     return go_to(request, "documents")

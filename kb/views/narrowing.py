@@ -12,6 +12,7 @@ from django.utils.translation import gettext, ngettext
 from kb.forms import KINDS
 from kb.models import Collection, Conversation, Document, User
 from kb.search import Filters
+from kb.views.requests import number_in
 
 MOST_VALUES = 50
 
@@ -122,7 +123,7 @@ def _rows(visible: Any, ids: list[int]) -> tuple[Any, ...]:
 
 
 def _ids(values: Iterable[str]) -> list[int]:
-    return [int(value) for value in values if value.isdecimal() and len(value) < 16][:MOST_VALUES]
+    return [pk for value in values if (pk := number_in(value)) is not None][:MOST_VALUES]
 
 
 def _media_types(values: Iterable[str]) -> tuple[str, ...]:

@@ -11,8 +11,13 @@ from kb.models import User
 class PersonRequest(HttpRequest):
     """Somebody is signed in; `htmx` is true when a piece of a page is asked for."""
 
-    user: User  # type: ignore[assignment]
+    user: User
     htmx: HtmxDetails
+
+
+def number_in(text: str) -> int | None:
+    """Read a whole number that fits into the database; None for any other text."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def go_to(request: PersonRequest, to: str, *args: object) -> HttpResponse:

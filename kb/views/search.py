@@ -16,7 +16,7 @@ from kb.models import Collection
 from kb.search import Hit, Results
 from kb.views.context import scope
 from kb.views.narrowing import narrowing_of
-from kb.views.requests import PersonRequest
+from kb.views.requests import PersonRequest, number_in
 
 HITS_A_PAGE = 10
 LAST_PAGE = 100
@@ -76,8 +76,7 @@ def _template(request: PersonRequest) -> str:
 
 
 def _page_number(request: PersonRequest) -> int:
-    value = request.GET.get("page", "")
-    return min(LAST_PAGE, max(1, int(value))) if value.isdecimal() else 1
+    return min(LAST_PAGE, max(1, number_in(request.GET.get("page", "")) or 1))
 
 
 def _found(request: PersonRequest, found: Results, page: int) -> dict[str, object]:

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET
 from kb import extraction, reading
 from kb.models import Chunk, Citation, Document, DocumentPage, DocumentVersion
 from kb.reading import Span, Stretch
-from kb.views.requests import PersonRequest
+from kb.views.requests import PersonRequest, number_in
 
 # Characters around the passage that a panel shows, at first and with each "show more".
 AROUND = (1_500, 6_000, 25_000, 100_000)
@@ -247,5 +247,4 @@ def _respond(request: PersonRequest, context: dict[str, object]) -> HttpResponse
 
 
 def _number(request: PersonRequest, name: str) -> int:
-    value = request.GET.get(name, "")
-    return int(value) if value.isdecimal() and len(value) < 10 else 0
+    return number_in(request.GET.get(name, "")) or 0

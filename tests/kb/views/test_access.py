@@ -204,3 +204,26 @@ def test_ids_beyond_all_numbers_are_just_missing(page: Client, collection: Colle
         page.get(reverse("documents_progress"), {"row": huge, "collection": huge}).status_code
         == 200
     )
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "9" * 19, "9" * 18, "²", "-1", "x"])
+def test_a_number_that_is_none_of_ours_breaks_no_page(
+    number: str, ids: dict[str, dict[str, int]], alice: User, client: Client
+) -> None:
+    client.force_login(alice)
+    conversation = reverse("conversation", kwargs=ids["conversation"])
+    document = reverse("document", kwargs=ids["document"])
+    read = reverse("document_read", kwargs=ids["document_read"])
+    addresses = {
+        f"{conversation}?leaf={number}": 200,
+        f"{document}?at={number}": 200,
+        f"{document}?version={number}": 404,
+        f"{read}?at={number}": 200,
+        f"{read}?start={number}&end={number}": 200,
+        f"{reverse('documents')}?after=~{number}": 200,
+        f"{reverse('documents_progress')}?collection={number}&row={number}": 200,
+        f"{reverse('search')}?q=ice&page={number}&collection={number}&document={number}": 200,
+        f"{reverse('source_chunk', kwargs=ids['source_chunk'])}?around={number}": 200,
+    }
+
+    assert {address: client.get(address).status_code for address in addresses} == addresses
