@@ -110,6 +110,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "rest_framework",
     "kb",
+    "finetune",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -34,18 +34,12 @@ def sweep(queue: Redis) -> None:
 
 
 def hint_waiting(queue: Redis) -> None:
-    """Send a hint for each kind of waiting work, unless hints wait already.
+    """Tell the workers of waiting work, unless hints wait already.
 
     One hint a row once flooded Redis with 22,062 messages for 2,139 documents.
     """
-    waiting = set(Job.objects.waiting().values_list("kind", flat=True).distinct())
-    if waiting and queue.llen("ingest") < 2 * settings.CELERY_WORKER_CONCURRENCY:
-        hints = {
-            Job.Kind.INGEST: tasks.ingest_waiting_documents,
-            Job.Kind.REEMBED: tasks.reembed_waiting_spaces,
-        }
-        for kind in waiting:
-            hints[Job.Kind(kind)].apply_async(retry=False)
+    if queue.llen("ingest") < settings.CELERY_WORKER_CONCURRENCY and Job.objects.waiting().exists():
+        tasks.work_on_waiting_rows.apply_async(retry=False)
 
 
 def remove_orphans() -> int:

@@ -77,6 +77,10 @@ class Job(models.Model):
     class Kind(models.TextChoices):
         INGEST = "ingest", "Ingest a document"
         REEMBED = "reembed", "Embed everything with another model"
+        IMPORT = "import", "Import pairs"
+        CLEAN = "clean", "Look for duplicates and flags"
+        DRAFT = "draft", "Draft pairs from passages"
+        FREEZE = "freeze", "Freeze a snapshot"
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting"

@@ -119,7 +119,7 @@ class Retry(ApiView):
         """Read a document again whose newest version failed."""
         if not _writable(request.user, pk).retry():
             raise Problem(Code.NOT_FAILED)
-        tasks.hint_ingestion()
+        tasks.hint_workers()
         return Response(_shown(request.user, pk), status=202)
 
 
@@ -249,6 +249,6 @@ def _add(
         limit = settings.MAX_UPLOAD_BYTES // 2**20
         raise Problem(Code.TOO_LARGE, f"The file is larger than {limit} MB, the most taken here.")
     document, outcome = collection.add_document(file, name=name, added_by=user, tags=tags)
-    tasks.hint_ingestion()
+    tasks.hint_workers()
     body = {"outcome": outcome.value, "document": _shown(user, document.pk)}
     return Response(body, status=200 if outcome == Added.SAME else 201)

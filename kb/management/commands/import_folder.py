@@ -68,7 +68,7 @@ class Command(BaseCommand):
             counts[outcome] += 1
             added.append(document.pk)
             if number % 50 == 0 or number == len(files):
-                tasks.hint_ingestion()
+                tasks.hint_workers()
                 self.stdout.write(f"{number} of {len(files)} files added")
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         self.stdout.write(f"{collection.name}: {summary or 'no supported file found'}")

@@ -18,7 +18,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{space.model_name} is what searches use already.")
             return
         Job.objects.create(kind=Job.Kind.REEMBED)
-        tasks.reembed_waiting_spaces.delay_on_commit()
+        tasks.hint_workers()
         self.stdout.write(
             f"Every passage is embedded with {space.model_name} now; the jobs in the back office"
             " show how far it is. Searches go on meanwhile."

@@ -1,0 +1,35 @@
+from finetune.models.audit import AuditEvent
+from finetune.models.imports import ColumnMapping, ImportProblem, PairImport
+from finetune.models.pairs import (
+    Dataset,
+    DuplicateCluster,
+    DuplicateMember,
+    InstructionPair,
+    PairSource,
+    PairVector,
+    Review,
+    SavedView,
+)
+from finetune.models.snapshots import DatasetSnapshot, SnapshotRow
+from finetune.models.triage import GapQuestion, KnowledgeGap, RetrievalQuestion, TriageItem
+
+__all__ = [
+    "AuditEvent",
+    "ColumnMapping",
+    "Dataset",
+    "DatasetSnapshot",
+    "DuplicateCluster",
+    "DuplicateMember",
+    "GapQuestion",
+    "ImportProblem",
+    "InstructionPair",
+    "KnowledgeGap",
+    "PairImport",
+    "PairSource",
+    "PairVector",
+    "RetrievalQuestion",
+    "Review",
+    "SavedView",
+    "SnapshotRow",
+    "TriageItem",
+]
