@@ -10,7 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from kb.api.base import Input
-from kb.models import ApiToken, Document, Feedback, Membership, User
+from kb.models import ApiToken, Document, Feedback, Job, Membership, User
 from kb.models.documents import MAX_NAME
 from kb.search import Filters
 
@@ -61,6 +61,13 @@ class CollectionInput(Input):
 
 class CollectionChange(CollectionInput):
     name = serializers.CharField(max_length=120, required=False)
+
+
+class CollectionQuery(Input):
+    name = serializers.CharField(required=False, max_length=120, help_text="Part of the name.")
+    role = several(
+        serializers.ChoiceField(choices=Membership.Role.choices), "Where your own role is this."
+    )
 
 
 class RoleInput(Input):
@@ -129,6 +136,17 @@ class ReplacementInput(Input):
 class DocumentChange(Input):
     title = serializers.CharField(max_length=500, required=False)
     tags = TagsField(required=False)
+
+
+class PassageQuery(Input):
+    page = serializers.IntegerField(
+        required=False, min_value=1, max_value=2**31 - 1, help_text="On this page."
+    )
+
+
+class JobQuery(Input):
+    state = several(serializers.ChoiceField(choices=Job.State.choices), "In any of these.")
+    document = several(IdField(), "On any of these documents.")
 
 
 class DownloadQuery(Input):

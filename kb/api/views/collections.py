@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from kb import members
 from kb.api.base import ApiView, CallerRequest, find
-from kb.api.inputs import CollectionChange, CollectionInput, MemberInput, RoleInput
+from kb.api.inputs import CollectionChange, CollectionInput, CollectionQuery, MemberInput, RoleInput
 from kb.api.problems import Code
 from kb.api.serializers import CollectionSerializer, MemberSerializer
 from kb.models import ApiToken, Collection, Membership, User
@@ -19,12 +19,18 @@ READ, MANAGE = (ApiToken.Scope.READ,), (ApiToken.Scope.MANAGE,)
 
 class Collections(ApiView):
     scopes = {"GET": READ, "POST": MANAGE}
+    query_forms = {"GET": CollectionQuery}
     paged = True
 
     @extend_schema(responses=CollectionSerializer(many=True))
     def get(self, request: CallerRequest) -> Response:
         """List the collections you may read, by name."""
-        return self.page(_readable(request.user).order_by("name"), CollectionSerializer)
+        wanted, collections = self.query(), _readable(request.user)
+        if name := wanted.get("name"):
+            collections = collections.filter(name__icontains=name)
+        if roles := wanted.get("role"):
+            collections = collections.filter(role__in=roles)
+        return self.page(collections.order_by("name"), CollectionSerializer)
 
     @extend_schema(request=CollectionInput, responses={201: CollectionSerializer})
     def post(self, request: CallerRequest) -> Response:

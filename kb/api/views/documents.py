@@ -18,6 +18,8 @@ from kb.api.inputs import (
     DocumentChange,
     DocumentQuery,
     DownloadQuery,
+    JobQuery,
+    PassageQuery,
     ReplacementInput,
     UploadInput,
 )
@@ -147,6 +149,7 @@ class Versions(ApiView):
 
 class Passages(ApiView):
     scopes = {"GET": READ}
+    query_forms = {"GET": PassageQuery}
     paged = True
 
     @extend_schema(responses=PassageSerializer(many=True))
@@ -154,6 +157,8 @@ class Passages(ApiView):
         """List the passages of the version that serves, in their order."""
         find(Document.objects.visible_to(request.user), pk)
         passages = _passages(request.user).filter(document=pk)
+        if page := self.query().get("page"):
+            passages = passages.filter(page_first__lte=page, page_last__gte=page)
         return self.page(passages.order_by("position"), PassageSerializer)
 
 
@@ -168,12 +173,18 @@ class Passage(ApiView):
 
 class Jobs(ApiView):
     scopes = {"GET": READ_OR_WRITE}
+    query_forms = {"GET": JobQuery}
     paged = True
 
     @extend_schema(responses=JobSerializer(many=True))
     def get(self, request: CallerRequest) -> Response:
         """List the background work on documents you may read, newest first."""
-        return self.page(_jobs(request.user).order_by("-pk"), JobSerializer)
+        wanted, jobs = self.query(), _jobs(request.user)
+        if states := wanted.get("state"):
+            jobs = jobs.filter(state__in=states)
+        if documents := wanted.get("document"):
+            jobs = jobs.filter(version__document__in=documents)
+        return self.page(jobs.order_by("-pk"), JobSerializer)
 
 
 class OneJob(ApiView):

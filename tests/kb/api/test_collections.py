@@ -31,6 +31,19 @@ def test_the_list_shows_ones_own_role_and_the_number_of_documents(
     assert body["results"][0]["document_count"] == 1
 
 
+def test_the_list_is_narrowed_by_name_and_role(as_bob: ApiClient, collection: Collection) -> None:
+    own = as_bob.post(COLLECTIONS, {"name": "Moss"}, content_type=JSON).json()["id"]
+
+    def found(**query: Any) -> list[int]:
+        return [row["id"] for row in as_bob.get(COLLECTIONS, query).json()["results"]]
+
+    assert found() == [collection.pk, own]
+    assert found(name="FIELD") == [collection.pk]
+    assert found(role="owner") == [own]
+    assert found(role=["owner", "reader"]) == [collection.pk, own]
+    assert as_bob.get(COLLECTIONS, {"role": "king"}).json()["code"] == "invalid"
+
+
 def test_everybody_reads_a_public_collection(
     as_alice: ApiClient, as_charlie: ApiClient, collection: Collection
 ) -> None:

@@ -223,6 +223,31 @@ def test_the_list_is_narrowed_and_ordered(
     assert found(updated_until="2100-01-01T00:00:00Z") == [moss.pk, document.pk]
 
 
+def test_jobs_are_narrowed_by_state_and_document(
+    as_alice: ApiClient, document: Document, add_document: AddDocument
+) -> None:
+    waiting = add_document("Moss.txt", "Moss.", wait=False)
+
+    def found(**query: Any) -> list[int]:
+        return [row["document"] for row in as_alice.get("/api/v1/jobs/", query).json()["results"]]
+
+    assert found() == [waiting.pk, document.pk]
+    assert found(state="waiting") == [waiting.pk]
+    assert found(state=["waiting", "done"]) == [waiting.pk, document.pk]
+    assert found(document=document.pk) == [document.pk]
+    assert found(document=document.pk, state="waiting") == []
+
+
+def test_passages_are_narrowed_to_a_page(as_alice: ApiClient, document: Document) -> None:
+    document.chunks.update(page_first=2, page_last=3)
+    address = f"{DOCUMENTS}{document.pk}/passages/"
+
+    counts = [as_alice.get(address, {"page": page}).json()["count"] for page in (1, 2, 3, 4)]
+
+    assert counts == [0, 1, 1, 0]
+    assert as_alice.get(address, {"page": 0}).json()["code"] == "invalid"
+
+
 def test_pages_follow_each_other_without_gaps(
     as_alice: ApiClient, add_document: AddDocument
 ) -> None:
