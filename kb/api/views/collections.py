@@ -1,5 +1,7 @@
 """Collections and their members."""
 
+from collections.abc import Sequence
+
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
 from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
@@ -25,11 +27,10 @@ class Collections(ApiView):
     @extend_schema(responses=CollectionSerializer(many=True))
     def get(self, request: CallerRequest) -> Response:
         """List the collections you may read, by name."""
-        wanted, collections = self.query(), _readable(request.user)
+        wanted = self.query()
+        collections = _readable(request.user, wanted.get("role", ()))
         if name := wanted.get("name"):
             collections = collections.filter(name__icontains=name)
-        if roles := wanted.get("role"):
-            collections = collections.filter(role__in=roles)
         return self.page(collections.order_by("name"), CollectionSerializer)
 
     @extend_schema(request=CollectionInput, responses={201: CollectionSerializer})
@@ -114,8 +115,8 @@ class Member(ApiView):
         return Response(status=204)
 
 
-def _readable(user: User) -> QuerySet[Collection]:
-    """Collections with the user's own role and the number of documents."""
+def _readable(user: User, roles: Sequence[str] = ()) -> QuerySet[Collection]:
+    """Collections with the user's own role, one of `roles` if any, and their document count."""
     same = {"pk": OuterRef("pk")}
     role = Case(
         When(Exists(Collection.objects.owned_by(user).filter(**same)), Value("owner")),
@@ -123,7 +124,8 @@ def _readable(user: User) -> QuerySet[Collection]:
         default=Value("reader"),
     )
     readable = Collection.objects.readable_by(user)
-    return readable.annotate(role=role, document_count=Count("documents"))
+    described = readable.annotate(role=role, document_count=Count("documents"))
+    return described.filter(role__in=roles) if roles else described
 
 
 def _shown(user: User, pk: int) -> dict[str, object]:
