@@ -36,6 +36,7 @@ BUDGET_TOKENS = 1000  # about what five passages of the default size hold
 
 Span = tuple[int, int]
 Cut = tuple[int, int, str]  # start, end, and what is embedded
+Cutter = Callable[[str, str], list[Cut]]  # of a corpus's name and text
 
 
 class Shares(NamedTuple):
@@ -125,7 +126,7 @@ def page(text: str) -> Page:
     return Page(1, text, tuple(blocks))
 
 
-def passages(embedder: MiniLMEmbedder, settings: Chunking) -> Callable[[str, str], list[Cut]]:
+def passages(embedder: MiniLMEmbedder, settings: Chunking) -> Cutter:
     """Cut as the product does; the corpus's name stands for the title."""
 
     def cut(name: str, text: str) -> list[Cut]:
@@ -140,7 +141,7 @@ def passages(embedder: MiniLMEmbedder, settings: Chunking) -> Callable[[str, str
     return cut
 
 
-def windows(size: int, overlap: int) -> Callable[[str, str], list[Cut]]:
+def windows(size: int, overlap: int) -> Cutter:
     """Cut every `size` tokens, whatever stands there."""
 
     def cut(name: str, text: str) -> list[Cut]:
@@ -156,7 +157,7 @@ def windows(size: int, overlap: int) -> Callable[[str, str], list[Cut]]:
     return cut
 
 
-def recursive(characters: int, overlap: int) -> Callable[[str, str], list[Cut]]:
+def recursive(characters: int, overlap: int) -> Cutter:
     """Cut at empty lines, else lines, else spaces, and pack to a number of characters."""
 
     def cut(name: str, text: str) -> list[Cut]:
@@ -194,7 +195,7 @@ def _pieces(text: str, span: Span, separators: Sequence[str], longest: int) -> I
 
 def measure(
     name: str,
-    cut: Callable[[str, str], list[Cut]],
+    cut: Cutter,
     corpora: Corpora,
     embedder: MiniLMEmbedder,
     questions: np.ndarray,
@@ -298,15 +299,28 @@ def show(row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="script/bench chunking")
     parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER)
-    parser.add_argument("--graph", type=Path, default=Path(".tacit/models/minilm.onnx"))
     parser.add_argument("--save", action="store_true", help="write results/chunking.json")
     arguments = parser.parse_args()
-    embedder = MiniLMEmbedder(arguments.graph)
+    embedder = MiniLMEmbedder(installation.graph())
     corpora = load(arguments.folder)
     questions = np.stack([embedder.embed_query(text) for text, _, _ in corpora.questions])
-    ways = {
+    rows = []
+    print(HEAD)
+    for name, cut in ways_to_cut(embedder).items():
+        rows.append(measure(name, cut, corpora, embedder, questions))
+        print(show(rows[-1]), flush=True)
+    if arguments.save:
+        named = [
+            asdict(row) | {"top": row.top._asdict(), "budget": row.budget._asdict()} for row in rows
+        ]
+        how = {"questions": len(corpora.questions), "best": TOP, "budget_tokens": BUDGET_TOKENS}
+        print(f"Saved in {installation.save('chunking', how | {'ways': named})}")
+
+
+def ways_to_cut(embedder: MiniLMEmbedder) -> dict[str, Cutter]:
+    return {
         "Tacit, the default": passages(embedder, chunking.DEFAULT),
         "Tacit, 128 tokens": passages(embedder, Chunking(target_tokens=128)),
         "Tacit, 256 tokens": passages(embedder, Chunking(target_tokens=256)),
@@ -317,17 +331,6 @@ def main() -> None:
         "recursive, 800 characters": recursive(800, 0),
         "recursive, 1000 characters, 200 shared": recursive(1000, 200),
     }
-    rows = []
-    print(HEAD)
-    for name, cut in ways.items():
-        rows.append(measure(name, cut, corpora, embedder, questions))
-        print(show(rows[-1]), flush=True)
-    if arguments.save:
-        named = [
-            asdict(row) | {"top": row.top._asdict(), "budget": row.budget._asdict()} for row in rows
-        ]
-        how = {"questions": len(corpora.questions), "best": TOP, "budget_tokens": BUDGET_TOKENS}
-        installation.save("chunking", how | {"ways": named})
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def measure(folder: Path) -> dict[str, object]:
     user, _ = User.objects.get_or_create(username="bench", is_superuser=True)
     collection = Collection.objects.create(name=str(folder.resolve())[-120:], created_by=user)
     started = time.perf_counter()
-    ids = _ingest(test_set, collection, user)
+    ids = installation.ingest(test_set.documents, collection, user)
     ingest_s = time.perf_counter() - started
     rankings: dict[str, dict[str, list[str]]] = {leg: {} for leg in LEGS}
     started = time.perf_counter()
@@ -58,42 +58,6 @@ def measure(folder: Path) -> dict[str, object]:
         "ms_per_query": round((time.perf_counter() - started) * 1000 / len(test_set.queries), 1),
         **{leg: vars(_quality(rankings[leg], test_set.grades)) for leg in LEGS},
     }
-
-
-def _ingest(test_set: beir.TestSet, collection: "Collection", user: "User") -> dict[int, str]:
-    """Add and read all documents; gives the id in the test set of each chunk."""
-    from django.core.files.base import ContentFile
-
-    from kb import ingestion
-    from kb.models import Chunk, Document, Job
-
-    for number, (_, title, text) in enumerate(test_set.documents):
-        content = ContentFile(_file_of(title, text).encode())
-        collection.add_document(content, name=f"{number}.txt", added_by=user)
-    # A document is titled by its file until it is read; here the name says nothing.
-    collection.documents.update(title="")
-    done = 0
-    while job := Job.objects.claim(Job.Kind.INGEST):
-        ingestion.ingest(job)
-        done += 1
-        if done % 100 == 0:
-            print(f"  {done:,} of {len(test_set.documents):,} documents read", flush=True)
-    failed = collection.documents.filter(state=Document.State.FAILED).count()
-    if failed:
-        print(f"  {failed} documents failed", flush=True)
-    chunks = Chunk.objects.filter(collection=collection)
-    return {
-        chunk_id: test_set.documents[int(name.removesuffix(".txt"))][0]
-        for chunk_id, name in chunks.values_list("pk", "document__name")
-    }
-
-
-def _file_of(title: str, text: str) -> str:
-    """Write a document as a text file; an underlined first line is read as its heading."""
-    title = " ".join(title.split())
-    if not title or " ".join(text.split()).startswith(title):
-        return text
-    return f"{title}\n{'=' * min(len(title), 100)}\n\n{text}"
 
 
 def _rank(

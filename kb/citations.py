@@ -173,8 +173,13 @@ def _evidence(sources: tuple[Source, ...], language: str) -> _Evidence:
 
 def _support(text: str, evidence: _Evidence, language: str) -> float:
     wanted = content_words(text, language)
-    share = sum(word in evidence.content for word in wanted) / len(wanted)
-    return share * (_CONTRADICTED if _contradicts(text, wanted, evidence, language) else 1.0)
+    return _share(wanted, evidence) * (
+        _CONTRADICTED if _contradicts(text, wanted, evidence, language) else 1.0
+    )
+
+
+def _share(wanted: Sequence[str], evidence: _Evidence) -> float:
+    return sum(word in evidence.content for word in wanted) / max(len(wanted), 1)
 
 
 _NEGATION = {
@@ -228,17 +233,11 @@ def _is_half_known(name: str, evidence: _Evidence) -> bool:
     return any(known) and not all(known)
 
 
-def _share_found(question: str, source: Source, language: str) -> float:
-    wanted = content_words(question, language)
-    found = _evidence((source,), language).content
-    return sum(word in found for word in wanted) / len(wanted) if wanted else 1.0
-
-
 @dataclass(frozen=True, slots=True)
 class Answerability:
     """Whether the passages found hold an answer; `score` 0–1, `answerable` where it is high enough.
 
-    `coverage`: share of the question's content words, weighted by rarity, in the best passage.
+    `coverage`: share of the question's content words in the passage that has most of them.
     `similarity`: cosine of question and closest passage.
     """
 
@@ -248,13 +247,21 @@ class Answerability:
     similarity: float
 
 
-ANSWERABLE_THRESHOLD = 0.4
+# PLACEHOLDER
+ANSWERABLE_THRESHOLD = 0.475
+COVERAGE_WEIGHT = 0.4
 
 
 def is_answerable(question: str, sources: Sequence[Source]) -> Answerability:
-    """Tell whether anything relevant was found, so that a chat can say no instead of guessing."""
+    """Tell whether anything relevant was found, so that a chat can say no instead of guessing.
+
+    Words alone decide where no passage has a similarity, as when the embedding model is away.
+    """
     language = languages.detect(" ".join(source.text for source in sources))
-    coverage = max((_share_found(question, source, language) for source in sources), default=0.0)
+    wanted = content_words(question, language)
+    coverage = max((_share(wanted, _evidence((s,), language)) for s in sources), default=0.0)
     similarity = max((source.similarity for source in sources), default=0.0)
-    score = max(coverage * 0.7, similarity)
+    score = coverage
+    if any(source.similarity for source in sources):
+        score = COVERAGE_WEIGHT * coverage + (1 - COVERAGE_WEIGHT) * max(similarity, 0.0)
     return Answerability(score, score >= ANSWERABLE_THRESHOLD, coverage, similarity)
