@@ -28,6 +28,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         folder: Path = options["folder"]
+        self.verbosity: int = options["verbosity"]
         if not folder.is_dir():
             raise CommandError(f"{folder} is not a folder.")
         owner = self._owner(options["owner"])
@@ -69,10 +70,14 @@ class Command(BaseCommand):
             added.append(document.pk)
             if number % 50 == 0 or number == len(files):
                 tasks.hint_workers()
-                self.stdout.write(f"{number} of {len(files)} files added")
+                self._say(f"{number} of {len(files)} files added")
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        self.stdout.write(f"{collection.name}: {summary or 'no supported file found'}")
+        self._say(f"{collection.name}: {summary or 'no supported file found'}")
         return added
+
+    def _say(self, progress: str) -> None:
+        if self.verbosity:
+            self.stdout.write(progress)
 
     def _wait(self, documents: list[int]) -> None:
         shown = -1

@@ -21,4 +21,5 @@ class Command(BaseCommand):
             public=True,
             owner=owner.username if owner else None,
             no_wait=True,
+            verbosity=0,
         )
