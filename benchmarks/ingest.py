@@ -20,7 +20,7 @@ from benchmarks import installation
 from kb.embedders.minilm import MiniLMEmbedder, packaged_model_dir
 
 if TYPE_CHECKING:
-    from kb.models import Collection
+    from kb.models import Collection, User
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "docs" / "18f_handbook"
 # Reads and embeds once before the clock starts, as a worker that runs has.
@@ -47,13 +47,10 @@ def measure(folder: Path, count: int) -> tuple[dict[str, object], list[str]]:
     user = User.objects.create_user("bench")
     warm = Collection.objects.create(name="Warm", created_by=user)
     warm.add_document(ContentFile(WARM_UP.encode()), name="warm.md", added_by=user)
-    _work_off()
-    collection = Collection.objects.create(name="Bench", created_by=user)
-    for path in files(folder, count):
-        name = path.relative_to(folder).as_posix()
-        collection.add_document(ContentFile(path.read_bytes()), name=name, added_by=user)
+    work_off()
+    collection = add(folder, count, user)
     started = time.perf_counter()
-    _work_off()
+    work_off()
     seconds = time.perf_counter() - started
     passages = Chunk.objects.filter(collection=collection).count()
     texts = _embedded_texts(collection)
@@ -73,7 +70,21 @@ def measure(folder: Path, count: int) -> tuple[dict[str, object], list[str]]:
     return result, texts
 
 
-def _work_off() -> None:
+def add(folder: Path, count: int, user: "User") -> "Collection":
+    """Upload files of a folder into a collection of their own."""
+    from django.core.files.base import ContentFile
+
+    from kb.models import Collection
+
+    collection = Collection.objects.create(name=folder.name, created_by=user)
+    for path in files(folder, count):
+        name = path.relative_to(folder).as_posix()
+        collection.add_document(ContentFile(path.read_bytes()), name=name, added_by=user)
+    return collection
+
+
+def work_off() -> None:
+    """Read all waiting documents here, as one worker would."""
     from kb import ingestion
     from kb.models import Job
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import answers, chunking, ingest, installation, retrieval, search
+from benchmarks import answers, chunking, handbook, ingest, installation, retrieval, search
+from benchmarks.handbook_questions import HandbookQuestion
 from kb.chunking import Chunking
 from kb.embedders.hashing import HashingEmbedder
 
@@ -181,6 +182,22 @@ def test_ingest_counts_what_it_read(tmp_path: Path) -> None:
     assert len(texts) == 2
     assert result["tokens_per_s"] > 0  # type: ignore[operator]
     assert result["worker_peak_mb"] > 0  # type: ignore[operator]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_handbook_counts_answers_and_abstentions(tmp_path: Path) -> None:
+    for name, (title, text) in DOCUMENTS.items():
+        (tmp_path / f"{name}.md").write_text(f"# {title}\n\n{text}\n")
+    asked = [
+        HandbookQuestion("When does the Morteratsch glacier melt?", "ice.md", ("late August",)),
+        HandbookQuestion("Which penguins pay income tax?", "none.md", ("none of them",)),
+    ]
+
+    result = handbook.measure(tmp_path, asked)
+
+    assert result["cited_passage_holds_the_answer"] == result["answer_quotes_it"] == 1
+    assert result["not_in_the_documents"] == 1
+    assert result["missed"] == ["Which penguins pay income tax?"]
 
 
 def test_a_folder_without_documents_is_refused_in_words(tmp_path: Path) -> None:

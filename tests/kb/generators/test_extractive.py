@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.handbook_questions import HANDBOOK_QUESTIONS
 from kb.generators import TextPart, UsagePart
 from kb.generators.extractive import ExtractiveGenerator, pick, render
 from kb.prompts import NOT_IN_DOCUMENTS, Source
 from kb.sentences import content_words
-from tests.kb.handbook_questions import HANDBOOK_QUESTIONS
 
 
 def source(marker: int, text: str, title: str = "", *headings: str) -> Source:
