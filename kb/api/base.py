@@ -78,6 +78,11 @@ class ApiView(GenericAPIView[Any]):
     refusals: ClassVar[dict[str, tuple[Code, ...]]] = {}
     paged: ClassVar[bool] = False
 
+    @property
+    def method(self) -> str:
+        """The method whose rules hold: HEAD is a GET without its body."""
+        return "GET" if self.request.method == "HEAD" else str(self.request.method)
+
     def body(self, form: type[Input], **context: Any) -> dict[str, Any]:
         """Read the request's body. Raises ValidationError."""
         return _checked(form(data=self.request.data, context=context))
@@ -102,11 +107,11 @@ class ApiView(GenericAPIView[Any]):
         self._refuse_unknown_parameters()
 
     def _query_form(self) -> type[Input]:
-        return self.query_forms.get(str(self.request.method), Input)
+        return self.query_forms.get(self.method, Input)
 
     def _refuse_unknown_parameters(self) -> None:
         known = set(self._query_form()().fields)
-        if self.paged and self.request.method == "GET":
+        if self.paged and self.method == "GET":
             known |= PAGE_PARAMETERS
         if unknown := sorted(set(self.request.query_params) - known):
             raise ValidationError({name: [_unknown()] for name in unknown})

@@ -1,5 +1,6 @@
 """Reading JSON bodies without letting their size or depth hurt."""
 
+import json
 from io import BytesIO
 from typing import IO, Any
 
@@ -18,6 +19,11 @@ class BoundedJSONParser(JSONParser):
         if len(body) > limit:
             raise RequestDataTooBig
         try:
-            return super().parse(BytesIO(body), *args, **kwargs)
+            parsed = super().parse(BytesIO(body), *args, **kwargs)
+            if rb"\ud" in body.lower():
+                json.dumps(parsed, ensure_ascii=False).encode()
         except RecursionError:
             raise ParseError("JSON parse error - it is nested too deeply.") from None
+        except UnicodeEncodeError:  # neither the database nor an answer can hold it
+            raise ParseError("JSON parse error - half a surrogate pair is no character.") from None
+        return parsed

@@ -21,7 +21,7 @@ class RequestThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: "ApiView") -> bool:  # type: ignore[override]
         user = request.user
         caller = str(user.pk) if user.is_authenticated else f"address:{client_address(request)}"
-        own = view.limits.get(str(request.method))
+        own = view.limits.get(view.method)
         return allow("api", caller) and (own is None or allow(own, caller))
 
     def wait(self) -> float:

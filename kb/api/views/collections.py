@@ -69,6 +69,7 @@ class OneCollection(ApiView):
 
 class Members(ApiView):
     scopes = {"GET": MANAGE, "POST": MANAGE}
+    limits = {"POST": "lookup"}  # it tells who is here, so nobody tries a list of names
     paged = True
 
     @extend_schema(responses=MemberSerializer(many=True))

@@ -132,6 +132,20 @@ def test_members_that_make_no_sense_are_refused(
     assert collection.memberships.count() == 2
 
 
+def test_names_of_people_are_not_guessed_in_bulk(
+    as_alice: ApiClient, collection: Collection, settings: Any
+) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "lookup": 2}
+    members = f"{COLLECTIONS}{collection.pk}/members/"
+
+    codes = [
+        as_alice.post(members, {"username": name, "role": "reader"}, content_type=JSON).status_code
+        for name in ("adam", "berta", "caesar")
+    ]
+
+    assert codes == [400, 400, 429]
+
+
 def test_a_collection_keeps_an_owner(as_alice: ApiClient, collection: Collection) -> None:
     owner = collection.memberships.get(role=Membership.Role.OWNER)
     address = f"{COLLECTIONS}{collection.pk}/members/{owner.pk}/"

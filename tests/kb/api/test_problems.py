@@ -75,6 +75,8 @@ def test_a_wrong_content_type_is_refused(as_alice: ApiClient) -> None:
     [
         "{",
         '{"name": NaN}',
+        '{"name": "\\ud800"}',
+        '{"\\uDC00": 1}',
         "[" * 100_000,
         '"' + "9" * 5_000,
         b"\xff\xfe",
@@ -85,6 +87,14 @@ def test_a_body_that_is_no_json_is_malformed(body: str | bytes, as_alice: ApiCli
     response = as_alice.post("/api/v1/collections/", body, content_type=JSON)
 
     assert problem(response)["code"] == "malformed"
+
+
+def test_a_whole_surrogate_pair_is_a_character(as_alice: ApiClient) -> None:
+    body = r'{"name": "Ice \ud83e\uddca"}'
+
+    made = as_alice.post("/api/v1/collections/", body, content_type=JSON)
+
+    assert (made.status_code, made.json()["name"]) == (201, "Ice \U0001f9ca")
 
 
 @pytest.mark.parametrize("body", ["[]", '"text"', "1", "null", "{}"])

@@ -50,6 +50,21 @@ def test_every_route_and_method_is_in_the_document_and_the_other_way_round() -> 
     assert in_code == in_document
 
 
+def test_the_page_about_the_api_names_every_address_and_filter_there_is() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+    rows = [line.split(" | ", 1) for line in page.splitlines() if line.startswith("| `")]
+    named = {path for row in rows for path in re.findall(r"`([\w/{}]+/)`", row[0])}
+    assert named == {path.removeprefix("/api/v1/") for path in document()["paths"]}
+
+    for path, operations in document()["paths"].items():
+        listed = "offset" in {p["name"] for p in operations.get("get", {}).get("parameters", [])}
+        if listed and path != "/api/v1/search/":
+            address = path.removeprefix("/api/v1/")
+            told = next((row[1] for row in rows if row[0] == f"| `{address}`"), "")
+            own = {p["name"] for p in operations["get"]["parameters"]} - {"id", "limit", "offset"}
+            assert own <= set(re.findall(r"`(\w+)`", told)), address
+
+
 def test_only_the_schema_and_unknown_addresses_are_open_to_everyone() -> None:
     open_to_all = {
         pattern.callback.cls
