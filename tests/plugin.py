@@ -23,6 +23,8 @@ folder=$1; shift
 kill -QUIT "$@"; sleep 1; kill -KILL "$@"
 rm -rf "$folder"
 """
+# Names the variables that we set; each process of a parallel run sets them anew, for itself.
+OURS = "TACIT_TEST_SERVERS"
 _at_end = ExitStack()
 
 
@@ -47,6 +49,8 @@ def _start() -> None:
     _at_end.callback(shutil.rmtree, data_dir, ignore_errors=True)
     (data_dir / "static").mkdir()  # WhiteNoise warns when there is none
     watched = [str(data_dir)]
+    for variable in os.environ.pop(OURS, "").split():
+        os.environ.pop(variable, None)
     for variable, service in (
         ("DATABASE_URL", embedded.Postgres(data_dir, durable=False)),
         ("REDIS_URL", embedded.Redis(data_dir, durable=False)),
@@ -55,6 +59,7 @@ def _start() -> None:
             os.environ[variable] = service.start()
             _at_end.callback(service.stop)
             watched.append(str(service.pid()))
+            os.environ[OURS] = f"{os.environ.get(OURS, '')} {variable}"
     watcher = subprocess.Popen(
         ["sh", "-c", WATCHER, "watcher", *watched],
         stdin=subprocess.PIPE,
