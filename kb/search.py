@@ -46,8 +46,9 @@ FROM_NEIGHBOURS = 0.2
 class Hit:
     """A passage found. `start` and `end` count in the version's text, other spans in `text`.
 
-    `score`: fused, 0 to 1, higher is better; comparable within one search only. `similarity`: the cosine of query and passage, nan when not
-    computed. `text_score`: BM25, 0 when no word matches. `marks`: where the query's words are.
+    `score`: fused, 0 to 1, higher is better; comparable within one search only. `similarity`: the
+    cosine of query and passage, nan when not computed. `text_score`: BM25, 0 when no word matches.
+    `marks`: where the query's words are.
     """
 
     chunk_id: int
