@@ -177,6 +177,7 @@ def _citation(message: Message, source: Source, hit: Hit) -> Citation:
         chunk_id=hit.chunk_id,
         version_id=hit.version_id,
         document_id=hit.document_id,
+        collection_id=hit.collection_id,
         title=hit.title,
         heading_path=list(hit.heading_path),
         page_first=hit.page_first,

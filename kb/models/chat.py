@@ -234,9 +234,13 @@ class CitationQuerySet(models.QuerySet["Citation"]):
         )
 
     def openable_by(self, user: User | AnonymousUser) -> Self:
-        """Visible ones, and those of deleted documents: there the kept quote is shown."""
+        """Visible ones, and those of documents deleted from collections the person may still read.
+
+        There the kept quote is shown.
+        """
+        kept = Q(document=None, collection__in=Collection.objects.readable_by(user))
         mine = self.filter(message__in=Message.objects.visible_to(user))
-        return mine.filter(Q(document__in=Document.objects.visible_to(user)) | Q(document=None))
+        return mine.filter(Q(document__in=Document.objects.visible_to(user)) | kept)
 
 
 class Citation(models.Model):
@@ -253,6 +257,9 @@ class Citation(models.Model):
         DocumentVersion, models.SET_NULL, null=True, blank=True, related_name="+"
     )
     document = models.ForeignKey(Document, models.SET_NULL, null=True, blank=True, related_name="+")
+    collection = models.ForeignKey(
+        Collection, models.SET_NULL, null=True, blank=True, related_name="+"
+    )
     title = models.CharField(max_length=500)
     heading_path = models.JSONField(default=list)
     page_first = models.PositiveIntegerField(default=1)

@@ -109,6 +109,7 @@ def answer(conversation: Conversation, document: Document) -> Message:
         chunk=chunk,
         version=document.current_version,
         document=document,
+        collection=document.collection,
         title=document.title,
         start=chunk.start,
         end=chunk.end,

@@ -335,6 +335,20 @@ def test_what_may_no_longer_be_read_is_no_longer_quoted(
     assert after["citations"] == after["trace"]["hits"] == []
     assert after["text"] == before["text"]
 
+    Document.objects.get().remove()  # what is hidden does not come back when it is deleted
+    assert as_alice.get(address).json() == after
+
+
+def test_the_quote_of_a_deleted_document_stays_for_those_who_could_read_it(
+    as_alice: ApiClient, answer: Message, document: Document
+) -> None:
+    document.remove()
+
+    citation = as_alice.get(f"/api/v1/messages/{answer.pk}/").json()["citations"][0]
+
+    assert (citation["document"], citation["version"], citation["passage"]) == (None, None, None)
+    assert "late summer" in citation["quote"]
+
 
 def test_turns_cost_the_same_however_many(
     as_alice: ApiClient, conversation: Conversation, answer: Message, alice: User

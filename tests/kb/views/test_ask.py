@@ -40,6 +40,7 @@ def cite(answer: Message, add_document: AddDocument) -> Citation:
         chunk=chunk,
         version=document.current_version,
         document=document,
+        collection=document.collection,
         title=document.title,
         start=chunk.start,
         end=chunk.end,

@@ -36,6 +36,7 @@ def cite(user: User, document: Document, words: str = "late summer") -> Citation
         chunk=chunk,
         version=document.current_version,
         document=document,
+        collection=document.collection,
         title=document.title,
         heading_path=chunk.heading_path,
         start=chunk.start,
@@ -122,6 +123,20 @@ def test_a_citation_of_a_deleted_document_shows_its_quote(
     html = page.get(f"/source/citation/{citation.pk}/").content.decode()
     assert "has been deleted" in html
     assert "late summer" in html
+
+
+def test_deleting_a_document_shows_its_quote_to_nobody_who_had_lost_it(
+    page: Client, alice: User, add_document: AddDocument
+) -> None:
+    document = add_document("ice.md", ICE)
+    citation = cite(alice, document)
+    alice.memberships.all().delete()
+    address = f"/source/citation/{citation.pk}/"
+    assert page.get(address).status_code == 404
+
+    document.remove()
+
+    assert page.get(address).status_code == 404
 
 
 def test_a_passage_that_a_search_found_opens(page: Client, add_document: AddDocument) -> None:
