@@ -80,7 +80,10 @@ class SentenceSupport:
     supported: bool
 
 
-# Share of a sentence's content words that the cited passages must have. PLACEHOLDER
+# Share of a sentence's content words that the cited passages must have. On the held-out halves of
+# BEGIN and MTRAG 3 % of the supported answers and 8 % of the sentences of faithful ones were marked;
+# 26 % of the unsupported answers and 4 % of the sentences on foreign passages were not
+# (script/bench answers). Between 0.6 and 0.7 the sum of the errors changes little.
 SUPPORT_THRESHOLD = 0.65
 _CONTRADICTED = 0.5  # what a contradicted sentence keeps of its score: never the threshold
 
@@ -247,8 +250,10 @@ class Answerability:
     similarity: float
 
 
-# PLACEHOLDER
-ANSWERABLE_THRESHOLD = 0.475
+# Calibrated for all-MiniLM-L6-v2 on the first halves of MTRAG, XQuAD and TruthfulQA at once, an
+# abstention in vain counted double: script/bench answers, docs/measurements.md. Another model's
+# cosines need another threshold.
+ANSWERABLE_THRESHOLD = 0.45
 COVERAGE_WEIGHT = 0.4
 
 
