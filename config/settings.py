@@ -291,6 +291,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "DESCRIPTION": "Documents in, cited answers out. docs/api.md is the tour.",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "COMPONENT_SPLIT_PATCH": False,  # the forms themselves say what a change must name
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "kb.api.base.close_inputs",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "DocumentState": "kb.models.Document.State",
         "JobState": "kb.models.Job.State",

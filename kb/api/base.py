@@ -43,6 +43,15 @@ class Input(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
+def close_inputs(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
+    """Say in the OpenAPI document that an Input takes no other field; drf-spectacular calls it."""
+    for component in generator.registry._components.values():
+        form = component.object
+        if isinstance(form, Input) or (isinstance(form, type) and issubclass(form, Input)):
+            result["components"]["schemas"][component.name]["additionalProperties"] = False
+    return result
+
+
 def _unknown() -> ErrorDetail:
     return ErrorDetail("There is no such field here.", code="unknown")
 
