@@ -77,7 +77,9 @@ def spans(text: str) -> Iterator[tuple[tuple[int, int], str, bool]]:
     A stretch may come several times: "e-mail" as "e-mail", as "email", and its parts as plain words.
     """
     for match in _WORD.finditer(text):
-        yield from ((match.span(), form, True) for form in [match[0], *_unaccented(match[0])])
+        yield match.span(), match[0], True
+        if not match[0].isascii():
+            yield from ((match.span(), form, True) for form in _unaccented(match[0]))
     for match in _JOINED.finditer(text):
         yield from ((match.span(), form, False) for form in _spellings(match[0].lower()))
     for match in _UNSPACED.finditer(text):
