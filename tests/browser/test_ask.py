@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from kb.models import Feedback, Message, User
-from tests.browser.conftest import PHONE, Accessible, Visit
+from tests.browser.conftest import DESKTOP, PHONE, Accessible, Visit
 from tests.conftest import AddDocument
 from tests.model_server import ModelServer
 
@@ -286,6 +286,31 @@ def test_hostile_words_stay_words(
     assert page.locator('.prose a[href^="javascript"]').count() == 0
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_a_long_conversation_is_accessible(
+    alice: User, visit: Visit, accessible: Accessible, size: tuple[int, int]
+) -> None:
+    page = visit(alice, size=size)
+    ask(page)
+    ask(page, "And when does the river freeze?")
+    page.reload()
+    accessible(page)
+    page.locator(".cite a").last.focus()
+    expect(page.get_by_role("tooltip")).to_be_visible()
+    accessible(page)
+
+
+def test_on_a_phone_the_conversation_is_renamed_from_the_bar(alice: User, visit: Visit) -> None:
+    page = visit(alice, size=PHONE)
+    ask(page)
+    page.get_by_label("This conversation").click()
+    page.get_by_role("link", name="Rename").click()
+    page.get_by_label("Name", exact=True).fill("Late summer")
+    page.get_by_role("button", name="Rename").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Late summer")
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_ask_is_accessible(alice: User, visit: Visit, accessible: Accessible, dark: bool) -> None:
     page = visit(alice, dark=dark)
@@ -305,8 +330,11 @@ def test_on_a_phone_nothing_runs_over_the_edge_and_the_source_is_a_sheet(
 ) -> None:
     page = visit(alice, size=PHONE)
     ask(page)
+    page.locator('[data-chip="filters"]').click()
+    expect(page.get_by_role("checkbox", name="E-mail")).to_be_in_viewport()
     width = "document.documentElement.scrollWidth"
     assert page.evaluate(width) == PHONE[0]
+    page.keyboard.press("Escape")
     page.locator(".cite a").first.click()
     page.locator("#source mark").first.wait_for()
     expect(page.locator("#source:modal")).to_be_visible()

@@ -68,6 +68,36 @@ def test_dropped_files_are_added_read_and_opened(
     expect(page.locator('[data-text] [data-passage="1"]')).to_have_class(re.compile("is-current"))
 
 
+def test_a_folder_of_files_is_added_with_its_paths(
+    visit: Visit, alice: User, collection: Collection, tmp_path: Path
+) -> None:
+    page = visit(alice, f"/collections/{collection.pk}/")
+    expect(page.locator("#filters")).not_to_be_visible()  # there is nothing to narrow yet
+    page.get_by_role("button", name="Add documents").first.click()
+    page.locator("#add-folder").set_input_files(folder(tmp_path, 55))
+    page.get_by_label("Tags").fill("policy")
+    page.get_by_role("button", name="Add", exact=True).click()
+    wait_until_sent(page)
+
+    expect(page.locator("#uploads [data-summary]")).to_have_text("55 added")
+    assert Document.objects.count() == 55
+    assert Document.objects.get(name="handbook/part-2/page-7.md").tags == ["policy"]
+    expect(page.locator("#filters")).to_be_visible()
+    expect(page.locator("tr[id^=document-]")).to_have_count(50)
+    page.get_by_role("link", name="Show 50 more").click()
+    expect(page.locator("tr[id^=document-]")).to_have_count(55)
+
+
+def test_the_menu_of_the_last_row_is_not_cut_off(
+    visit: Visit, alice: User, collection: Collection, add_document: AddDocument
+) -> None:
+    add_document("glaciers.md", TEXT)
+    page = visit(alice, f"/collections/{collection.pk}/")
+    page.get_by_label("Actions for Glaciers").click()
+
+    expect(page.get_by_role("link", name="Delete")).to_be_in_viewport(ratio=1)
+
+
 def test_the_same_file_and_a_new_version_say_so(
     visit: Visit, alice: User, collection: Collection, add_document: AddDocument
 ) -> None:

@@ -4,18 +4,23 @@ import { openDialog } from "./app.js";
 const table = () => document.getElementById("document-table");
 
 // One refresh at a time; what is asked for meanwhile is done once, afterwards.
-let isRefreshing = false;
+let refreshing = null;
 let isStale = false;
-async function refresh() {
+function refresh() {
   isStale = true;
-  if (isRefreshing) return;
-  isRefreshing = true;
+  // What went wrong is said by app.js; the next refresh tries again.
+  refreshing ??= refreshWhileStale()
+    .catch(() => {})
+    .finally(() => (refreshing = null));
+  return refreshing;
+}
+
+async function refreshWhileStale() {
   while (isStale && table()) {
     isStale = false;
     const { address } = table().dataset;
     await htmx.ajax("GET", address, { target: table(), swap: "outerHTML" });
   }
-  isRefreshing = false;
 }
 
 // ---- Choosing rows ----------------------------------------------------------------------------
@@ -192,9 +197,9 @@ async function work() {
     if (job) await sendOne(job);
     show();
   }
+  if (busy === 1) await refresh(); // done means that the list shows it
   busy -= 1;
   show();
-  if (!busy) refresh();
 }
 
 async function sendOne(job) {

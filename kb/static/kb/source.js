@@ -2,6 +2,7 @@
 const panel = document.getElementById("source");
 const content = document.getElementById("source-content");
 const card = document.getElementById("hover-card");
+document.getElementById("main").append(card); // what a landmark holds is found by screen readers
 const narrow = matchMedia("(max-width: 60rem)");
 
 // ---- The panel --------------------------------------------------------------------------------
