@@ -111,7 +111,7 @@ def detect(text: str, default: str = "english") -> str:
     By its script, and in Latin script by a vote of its function words. "Wo ist der Hund?" is german.
     """
     words = [word.lower() for word in _WORD.findall(text[:_SAMPLE])]
-    script = _script_language(words)
+    script = "" if text.isascii() else _script_language(words)
     if script:
         return script
     votes: Counter[str] = Counter()
