@@ -4,7 +4,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, Group
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -25,25 +25,34 @@ class ModelDeploymentQuerySet(models.QuerySet["ModelDeployment"]):
     ) -> "ModelDeployment | None":
         """Give what speaks in a conversation; None for the base model as it is.
 
-        The newest row on this base counts. With a share below 1 a conversation keeps its side: it
-        is chosen by its id.
+        The newest row on this base counts; whom it does not reach gets its `otherwise`. With a share
+        below 1 a conversation keeps its side: it is chosen by its id.
         """
-        newest = self.filter(base_model=base_model).order_by("-pk").first()
-        if newest is None or not newest.adapter_name:
-            return newest
-        return newest if conversation.pk % 100 < newest.share * 100 else None
+        deployment = self.filter(base_model=base_model).order_by("-pk").first()
+        while deployment is not None and not deployment.reaches(conversation):
+            deployment = deployment.otherwise
+        return deployment
 
 
 class ModelDeployment(models.Model):
     """Which model speaks, since when, by whom and why; the newest row counts. Append only.
 
     `adapter_name` is empty for the base model alone. `share`: the part of conversations, 0–1, that
-    it answers.
+    it answers. `groups`: only their people, where there are any. `audience`: the collections that
+    the adapter learned from; only who may read every one of them is served by it. `audience_size`:
+    their number, so that a deleted collection does not open to all what it kept to a few.
     """
 
     base_model = models.CharField(max_length=300)
     adapter_name = models.CharField(max_length=200, blank=True)
     share = models.FloatField(default=1.0)
+    groups = models.ManyToManyField(Group, blank=True, related_name="+")
+    audience = models.ManyToManyField(Collection, blank=True, related_name="deployments")
+    audience_size = models.PositiveIntegerField(default=0)
+    otherwise = models.ForeignKey(
+        "self", models.PROTECT, null=True, blank=True, related_name="+",
+        help_text="What answers the others; the base model where there is none.",
+    )  # fmt: skip
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     reason = models.TextField(blank=True)
@@ -59,6 +68,21 @@ class ModelDeployment(models.Model):
 
     def __str__(self) -> str:
         return self.adapter_name or self.base_model
+
+    def reaches(self, conversation: "Conversation") -> bool:
+        """Say whether it answers here: by share, by group and by what the person may read."""
+        user = conversation.user
+        if not self.adapter_name:
+            return True
+        if conversation.pk % 100 >= self.share * 100:
+            return False
+        groups = self.groups.values("pk")
+        if groups.exists() and not user.groups.filter(pk__in=groups).exists():
+            return False
+        if user.is_superuser:
+            return True
+        readable = Collection.objects.readable_by(user)
+        return self.audience.filter(pk__in=readable).count() == self.audience_size
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):

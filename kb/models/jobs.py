@@ -81,6 +81,10 @@ class Job(models.Model):
         CLEAN = "clean", "Look for duplicates and flags"
         DRAFT = "draft", "Draft pairs from passages"
         FREEZE = "freeze", "Freeze a snapshot"
+        PREFLIGHT = "preflight", "Look at a training run before it starts"
+        TRAIN = "train", "Train an adapter"
+        EVALUATE = "evaluate", "Evaluate an adapter"
+        ACTIVATE = "activate", "Activate an adapter"
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting"
