@@ -58,14 +58,16 @@ def measure(folder: Path, count: int) -> tuple[dict[str, object], list[str]]:
     result: dict[str, object] = {
         "folder": folder.name,
         "documents": documents.count(),
-        "failed": documents.filter(state=Document.State.FAILED).count(),
+        "failed": {
+            document.name: document.newest_version.job.error
+            for document in documents.filter(state=Document.State.FAILED)
+        },
         "passages": passages,
         "seconds": round(seconds, 1),
         "documents_per_s": round(documents.count() / seconds, 2),
         "passages_per_s": round(passages / seconds, 1),
         "tokens_per_s": round(_tokens(texts) / seconds),
-        "worker_peak_mb": _peak_mb(resource.RUSAGE_SELF),
-        "parser_peak_mb": _peak_mb(resource.RUSAGE_CHILDREN),
+        "worker_peak_mb": _peak_mb(),
     }
     return result, texts
 
@@ -108,8 +110,8 @@ def _tokens(texts: Sequence[str]) -> int:
     return sum(get_backend("EMBEDDER").count_tokens(texts))
 
 
-def _peak_mb(who: int) -> int:
-    return round(resource.getrusage(who).ru_maxrss / 1024)
+def _peak_mb() -> int:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 # --- The model alone --------------------------------------------------------------------------
@@ -150,7 +152,7 @@ def _timed(embed: Callable[[list[str]], object], texts: list[str]) -> dict[str, 
     started = time.perf_counter()
     embed(texts)
     took_ms = round(1000 * (time.perf_counter() - started))
-    return {"took_ms": took_ms, "peak_mb": _peak_mb(resource.RUSAGE_SELF)}
+    return {"took_ms": took_ms, "peak_mb": _peak_mb()}
 
 
 def main() -> None:
