@@ -11,5 +11,6 @@ urlpatterns = [
     re_path("^api/", UnknownAddress.as_view()),
     path("admin/login/", admin_sign_in),
     path("admin/", admin.site.urls),
+    path("", include("finetune.urls")),
     path("", include("kb.urls")),
 ]

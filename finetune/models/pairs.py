@@ -45,6 +45,8 @@ class Dataset(models.Model):
     description = models.TextField(blank=True)
     purpose = models.CharField(max_length=16, choices=Purpose, default=Purpose.TRAINING)
     reviews_wanted = models.PositiveSmallIntegerField(default=1)
+    # What finetune.queueing learned: signal → [judged, changed, weight].
+    queue = models.JSONField(default=dict, db_default={}, blank=True)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -175,6 +177,12 @@ class InstructionPair(models.Model):
     reject_reason = models.CharField(max_length=300, blank=True)
     stale_reason = models.CharField(max_length=300, blank=True)
     is_disputed = models.BooleanField(default=False, help_text="Reviewers disagree.")
+    # Rises when a decided pair is opened again; judgements count in their own round.
+    round = models.PositiveSmallIntegerField(default=1, db_default=1)
+    signals = ArrayField(
+        models.CharField(max_length=16), default=list, db_default=[], blank=True,
+        help_text="Why it should be looked at early; kept by finetune.queueing.",
+    )  # fmt: skip
     priority = models.FloatField(default=0)
     claimed_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     claimed_until = models.DateTimeField(null=True, blank=True)
@@ -211,6 +219,11 @@ class InstructionPair(models.Model):
         ]
         indexes = [
             models.Index(fields=["dataset", "state", "-priority", "id"], name="pair_queue"),
+            models.Index(
+                fields=["dataset", "-priority", "id"],
+                condition=Q(state__in=["suggested", "stale"]),
+                name="pair_open_queue",
+            ),
             models.Index(fields=["pair_import", "row_number"], name="pair_row"),
             GinIndex(fields=["tags"], name="pair_tags"),
             GinIndex(fields=["flags"], name="pair_flags"),
@@ -222,6 +235,14 @@ class InstructionPair(models.Model):
     @property
     def is_preference(self) -> bool:
         return bool(self.rejected)
+
+    def begin_round(self) -> None:
+        """Open a decided pair to be judged anew; the caller saves it. Needs a transaction."""
+        self.reviews.standing().update(is_void=True)
+        self.state, self.round = self.State.SUGGESTED, self.round + 1
+        self.reviewer = self.reviewed_at = None
+        self.reject_reason, self.is_disputed = "", False
+        self.updated_at = timezone.now()
 
     def content(self) -> dict[str, Any]:
         """Give what a reviewer judges and an edit changes."""
@@ -236,8 +257,14 @@ class PairSource(models.Model):
 
     A distractor was put beside the right passages so that the model learns to tell them apart.
     `audience` is who could read the collection when the pair was last approved:
-    {"public": bool, "users": [ids], "groups": [ids]}.
+    {"public": bool, "users": [ids], "groups": [ids]}. `standing` is what finetune.staleness found
+    when it last compared the text with the document, in the version `checked_version`.
     """
+
+    class Standing(models.TextChoices):
+        STANDS = "stands", "Stands in the document"
+        CHANGED = "changed", "Changed in the document"
+        GONE = "gone", "The document was deleted"
 
     pair = models.ForeignKey(InstructionPair, models.CASCADE, related_name="sources")
     marker = models.PositiveSmallIntegerField(help_text="Counts from 1, as [1] in the output.")
@@ -265,10 +292,22 @@ class PairSource(models.Model):
     score = models.FloatField(default=0)
     similarity = models.FloatField(default=0)
     audience = models.JSONField(default=dict, blank=True)
+    standing = models.CharField(
+        max_length=16, choices=Standing, default=Standing.STANDS, db_default="stands"
+    )
+    checked_version = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["pair", "marker"], name="pair_source_marker_once"),
+        ]
+        indexes = [
+            models.Index(fields=["document", "checked_version"], name="pair_source_checked"),
+            models.Index(
+                fields=["pair"],
+                condition=Q(document=None) & ~Q(standing="gone"),
+                name="pair_source_lost",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -311,6 +350,8 @@ class Review(models.Model):
     state_before = models.CharField(max_length=16)
     seconds = models.FloatField(default=0, help_text="From seeing the pair to judging it.")
     is_void = models.BooleanField(default=False, help_text="The pair has changed since.")
+    content_hash = models.CharField(max_length=64, blank=True, help_text="Of what was judged.")
+    round = models.PositiveSmallIntegerField(default=1, help_text="The pair's, then.")
     undone_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 

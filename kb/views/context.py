@@ -57,6 +57,11 @@ class Frame:
         user = self.request.user
         return bool(user.is_superuser or Collection.objects.owned_by(user).exists())
 
+    @cached_property
+    def curates(self) -> bool:
+        """Whether Curate is offered: to those who may change a collection."""
+        return Collection.objects.writable_by(self.request.user).exists()
+
 
 def frame(request: HttpRequest) -> dict[str, Frame]:
     return {"frame": Frame(request)}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from finetune import quality
 from finetune.models import Dataset, InstructionPair
 from kb.models import Collection
 
@@ -13,11 +14,11 @@ def dataset(collection: Collection) -> Dataset:
 
 @pytest.fixture
 def pair(dataset: Dataset) -> InstructionPair:
+    content = {"instruction": "When does the glacier melt?", "output": "In August."}
     return InstructionPair.objects.create(
         dataset=dataset,
         collection=dataset.collection,
         origin=InstructionPair.Origin.TYPED,
-        instruction="When does the glacier melt?",
-        output="In August.",
-        content_hash="0" * 64,
+        content_hash=quality.content_hash(**content),
+        **content,
     )
