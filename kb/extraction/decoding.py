@@ -78,6 +78,28 @@ def decode(data: bytes, *, hint: Callable[[bytes], str] = lambda data: "") -> st
     return guessed if guessed is not None else data.decode("cp1252", "ignore")
 
 
+def encoding_of(sample: bytes) -> str:
+    """Name the encoding of a file that is read as a stream, by a telling stretch of it.
+
+    Where UTF-8 breaks, what is right around it says whether it is UTF-8 with a fault.
+    """
+    for mark, name in BYTE_ORDER_MARKS:
+        if sample.startswith(mark):
+            return name
+    wide = _wide_encoding(sample)
+    if wide:
+        return wide
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+        return "utf-8"
+    except UnicodeDecodeError:
+        text = sample.decode("utf-8", "replace")
+        broken = text.count("\ufffd")
+        accents = sum(not character.isascii() for character in text) - broken
+        name = "utf-8" if accents > 10 * broken else _guess(sample[:SAMPLE])
+    return name if _decode_as(sample, name, "replace") is not None else "cp1252"
+
+
 def _guess(sample: bytes) -> str:
     """Ask charset-normalizer, and correct it where it is known to pick a neighbour."""
     for name in ("euc_jp", "shift_jis"):

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.fields import ArrayField
@@ -105,7 +106,7 @@ class Collection(models.Model):
         The caller sends the workers a hint after commit. Raises UploadRefused.
         """
         name = _clean_name(name)
-        stored = _store(file)
+        stored = store(file)
         with transaction.atomic():
             document, created = Document.objects.select_for_update().get_or_create(
                 collection=self,
@@ -138,7 +139,8 @@ def _clean_name(name: str) -> str:
     return "/".join(parts)[-MAX_NAME:]
 
 
-def _store(file: File) -> StoredFile:
+def store(file: File) -> StoredFile:
+    """Keep an uploaded file. Raises UploadRefused when it is too large."""
     limit = settings.MAX_UPLOAD_BYTES
     try:
         if file.size is not None and file.size > limit:
@@ -258,12 +260,23 @@ class Document(models.Model):
 
 
 def delete_unused_files(names: Iterable[str]) -> int:
-    """Delete the stored files that no version has any more; gives their number."""
+    """Delete the stored files that no row names any more; gives their number."""
     names = set(names)
-    used = set(DocumentVersion.objects.filter(file__in=names).values_list("file", flat=True))
-    for name in names - used:
+    unused = names - _named_files(names)
+    for name in unused:
         content_storage().delete(name)
-    return len(names - used)
+    return len(unused)
+
+
+def _named_files(names: set[str]) -> set[str]:
+    """Give those that a row of any model names: imports and snapshots keep files here too."""
+    fields = (field for model in apps.get_models() for field in model._meta.concrete_fields)
+    found: set[str] = set()
+    for field in fields:
+        if isinstance(field, models.FileField):
+            rows = field.model._base_manager.filter(**{f"{field.name}__in": names})
+            found |= set(rows.values_list(field.name, flat=True))
+    return found
 
 
 class DocumentVersionQuerySet(models.QuerySet["DocumentVersion"]):
