@@ -6,6 +6,7 @@ from collections.abc import Callable
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
+from finetune import importing
 from kb import ingestion
 from kb.models import Job
 from workers.app import app
@@ -16,6 +17,7 @@ HINT_EXPIRES_S = 60
 JOURNEYS: dict[str, Callable[[Job], None]] = {
     Job.Kind.INGEST: ingestion.ingest,
     Job.Kind.REEMBED: ingestion.reembed,
+    Job.Kind.IMPORT: importing.import_pairs,
 }
 
 
