@@ -1,7 +1,8 @@
 """The sweeper: a small process that puts right what died. Safe in any number of copies.
 
 Each second it fails the exhausted, ends abandoned answers and tells idle workers of waiting rows;
-each hour it removes files that no row names.
+every few seconds it looks for pairs that went stale and orders the queues of reviewers; each hour it
+removes files that no row names.
 """
 
 import logging
@@ -15,6 +16,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from finetune import queueing, staleness
 from kb import chat, ingestion
 from kb.files import content_storage
 from kb.models import Job
@@ -24,6 +26,7 @@ from workers import tasks
 logger = logging.getLogger(__name__)
 # A stored file has its row within seconds; an hour is certain.
 ORPHAN_AGE_S = 3600
+STALE_EVERY_S, QUEUE_EVERY_S = 5, 15
 
 
 def sweep(queue: Redis) -> None:
@@ -51,12 +54,18 @@ def remove_orphans() -> int:
 def run(stop: threading.Event) -> None:
     """Sweep until told to stop; a database or Redis that is away is waited for."""
     queue = Redis.from_url(settings.REDIS_URL, socket_timeout=5)
-    next_orphans = time.monotonic()
+    rounds: list[tuple[float, Callable[[], object]]] = [
+        (1, lambda: sweep(queue)),
+        (STALE_EVERY_S, staleness.Watch().look),
+        (QUEUE_EVERY_S, queueing.Watch().look),
+        (ORPHAN_AGE_S, remove_orphans),
+    ]
+    due = [0.0] * len(rounds)
     while not stop.wait(1):
-        _calmly(lambda: sweep(queue))
-        if time.monotonic() >= next_orphans:
-            _calmly(remove_orphans)
-            next_orphans = time.monotonic() + ORPHAN_AGE_S
+        for at, (every_s, action) in enumerate(rounds):
+            if time.monotonic() >= due[at]:
+                due[at] = time.monotonic() + every_s - 0.5  # never a round late by a hair
+                _calmly(action)
 
 
 def _calmly(action: Callable[[], object]) -> None:
