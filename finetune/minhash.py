@@ -6,7 +6,7 @@ their questions and outputs together; so two questions about one passage are non
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -48,6 +48,14 @@ def tokens(text: str) -> list[str]:
     return pattern.findall(text.lower())
 
 
+def words_of(
+    messages: Sequence[Mapping[str, str]], instruction: str, input: str, output: str
+) -> list[list[str]]:
+    """Cut a pair into the tokens of its question, input and output."""
+    turns = "\n".join(message.get("content", "") for message in messages)
+    return [tokens(text) for text in (f"{turns}\n{instruction}", input, output)]
+
+
 def shingles(words: Sequence[str], *, salt: int = 0) -> Hashes:
     """Hash each run of three tokens, in order; ends count, so that n tokens give n + 2.
 
@@ -63,7 +71,7 @@ def shingles(words: Sequence[str], *, salt: int = 0) -> Hashes:
 
 
 def fields(question: Sequence[str], input: Sequence[str], output: Sequence[str]) -> Fields:
-    """Give the sets by which pairs are compared, from their tokens."""
+    """Give the sets by which pairs are compared, from the tokens that `words_of` gives."""
     return Fields(*(np.unique(shingles(words)) for words in (question, input, output)))
 
 

@@ -42,8 +42,7 @@ def measure(
     sources: Sequence[str] = (),
 ) -> Quality:
     """Compute every quality column of a pair; `sources` are its passages, by their markers."""
-    turns = "\n".join(message.get("content", "") for message in messages)
-    words = [minhash.tokens(text) for text in (f"{turns}\n{instruction}", input, output)]
+    words = minhash.words_of(messages, instruction, input, output)
     hashes = [minhash.shingles(part, salt=salt) for salt, part in enumerate(words)]
     word_count, output_words = sum(map(len, words)), len(words[2])
     asked = languages.detect(f"{instruction}\n{input}"[:_LANGUAGE_SAMPLE], "")

@@ -1,4 +1,5 @@
 from finetune.models.audit import AuditEvent
+from finetune.models.cleaning import Cleaning
 from finetune.models.imports import ColumnMapping, ImportProblem, PairImport
 from finetune.models.pairs import (
     Dataset,
@@ -15,6 +16,7 @@ from finetune.models.triage import GapQuestion, KnowledgeGap, RetrievalQuestion,
 
 __all__ = [
     "AuditEvent",
+    "Cleaning",
     "ColumnMapping",
     "Dataset",
     "DatasetSnapshot",
