@@ -52,14 +52,12 @@ def measure(
     texts = {"system": system, "instruction": instruction, "input": input, "output": output}
     texts["rejected"] = rejected
     findings: list[list[str | int]] = [
-        *(
-            [kind, field, start, end]
-            for field, text in texts.items()
-            for kind, start, end in _look(text)
-        ),
-        *(["refusal", "output", *span] for span in _refusals(output)),
-        *(["unsupported", "output", *span] for span in unsupported),
+        [kind, field, start, end]
+        for field, text in texts.items()
+        for kind, start, end in _look(text)
     ]
+    findings += [["refusal", "output", start, end] for start, end in _refusals(output)]
+    findings += [["unsupported", "output", start, end] for start, end in unsupported]
     flags = {flag for finding in findings if (flag := flag_of(str(finding[0])))}
     flags.update(
         flag

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Self
 
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
@@ -100,3 +101,4 @@ class SnapshotRow(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["snapshot", "position"], name="snapshot_row_once"),
         ]
+        indexes = [GinIndex(fields=["document_keys"], name="snapshot_row_documents")]
