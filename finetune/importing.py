@@ -115,6 +115,17 @@ def _recognise(pair_import: PairImport) -> None:
     pair_import.mapping = remembered.mapping if remembered else formats.guess_mapping(columns)
 
 
+def columns_of(pair_import: PairImport) -> list[str]:
+    """Name the columns that the first rows have."""
+    rows = containers.read(
+        Path(pair_import.file.path), pair_import.container, most_rows=DETECT_ROWS
+    )
+    try:
+        return _columns(row.values for row in rows if row.values is not None)
+    except UnreadableFile:
+        return []
+
+
 def _columns(values: Iterable[Mapping[str, Any]]) -> list[str]:
     """Name the columns of the rows, in the order of their first appearance."""
     names = dict.fromkeys(name for row in values for name in row)
@@ -133,7 +144,6 @@ class Preview:
     of the first bad rows. `row_count`: rows looked at; `is_whole` when the file has no more.
     """
 
-    columns: list[str] = field(default_factory=list)
     shown: list[tuple[int, list[Pair]]] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -163,8 +173,6 @@ def preview(pair_import: PairImport) -> Preview:
 
 def _look_at(found: Preview, row: Row, pair_import: PairImport) -> None:
     found.row_count = row.number
-    if row.values is not None and row.number <= DETECT_ROWS:
-        found.columns = _columns([dict.fromkeys(found.columns), row.values])
     pairs, reason = _pairs_of(row, pair_import)
     found.pair_count += len(pairs)
     if reason:
@@ -224,13 +232,9 @@ def start(pair_import: PairImport, user: User) -> bool:
 
 
 def _remember(pair_import: PairImport) -> None:
-    rows = containers.read(
-        Path(pair_import.file.path), pair_import.container, most_rows=DETECT_ROWS
-    )
-    columns = _columns(row.values for row in rows if row.values is not None)
     ColumnMapping.objects.update_or_create(
         collection=pair_import.dataset.collection,
-        columns=_key(columns),
+        columns=_key(columns_of(pair_import)),
         defaults={"mapping": pair_import.mapping, "updated_at": timezone.now()},
     )
 

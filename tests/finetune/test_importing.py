@@ -214,13 +214,14 @@ def test_a_preview_shows_first_rows_as_pairs_and_counts_what_is_wrong(
     dataset: Dataset, alice: User
 ) -> None:
     rows = [row(n, output="" if n in (2, 9) else "x") for n in range(1, 31)]
-    found = importing.preview(add(dataset, alice, lines(*rows)))
+    made = add(dataset, alice, lines(*rows))
+    found = importing.preview(made)
 
     assert [number for number, _ in found.shown] == [1, 3, 4, 5, 6]
     assert found.problems == [(2, "The output is empty."), (9, "The output is empty.")]
     assert (found.row_count, found.pair_count, found.problem_count) == (30, 28, 2)
     assert found.is_whole
-    assert found.columns == ["instruction", "input", "output"]
+    assert importing.columns_of(made) == ["instruction", "input", "output"]
 
 
 @pytest.mark.parametrize(
