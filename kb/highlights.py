@@ -14,15 +14,18 @@ Form = tuple[str, str]
 SNIPPET = 240
 # A snippet begins this far before its first mark, at the start of a word.
 _BEFORE = 60
-_MATCHING_FORMS = """
-SELECT f.language, f.word
-  FROM unnest(%(languages)s::text[], %(words)s::text[]) AS f (language, word)
- WHERE CASE f.language
-       WHEN '' THEN hashtextextended(':' || f.word, 0) = ANY(%(terms)s::bigint[])
-       ELSE EXISTS (SELECT FROM unnest(to_tsvector(f.language::regconfig, f.word)) AS t
-            WHERE hashtextextended(f.language || ':' || t.lexeme, 0) = ANY(%(terms)s::bigint[]))
+_TERMS_OF_FORMS = """
+SELECT f.language, f.word,
+       CASE f.language
+       WHEN '' THEN ARRAY[hashtextextended(':' || f.word, 0)]
+       ELSE ARRAY(SELECT hashtextextended(f.language || ':' || t.lexeme, 0)
+                    FROM unnest(to_tsvector(f.language::regconfig, f.word)) AS t)
        END
+  FROM unnest(%(languages)s::text[], %(words)s::text[]) AS f (language, word)
 """
+# Texts repeat their words, and asking how a thousand are stemmed takes longer than the search.
+_MOST_KNOWN = 200_000
+_known: dict[Form, list[int]] = {}
 
 
 def find_marks(passages: Sequence[tuple[str, str]], terms: Sequence[int]) -> list[list[Span]]:
@@ -38,18 +41,30 @@ def find_marks(passages: Sequence[tuple[str, str]], terms: Sequence[int]) -> lis
     return [_merged(span for span, form in forms if form in matching) for forms in found]
 
 
-def _matching(forms: Iterable[Form], terms: Sequence[int]) -> set[Form]:
-    forms = list(forms)
-    if not forms or not terms:
+def _matching(forms: set[Form], terms: Sequence[int]) -> set[Form]:
+    if not terms:
         return set()
-    parameters: dict[str, Any] = {
-        "languages": [language for language, _ in forms],
-        "words": [word for _, word in forms],
-        "terms": list(terms),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_MATCHING_FORMS, parameters)
-        return set(cursor.fetchall())
+    wanted, terms_of = frozenset(terms), _terms_of(forms)
+    return {form for form in forms if not wanted.isdisjoint(terms_of[form])}
+
+
+def _terms_of(forms: set[Form]) -> dict[Form, list[int]]:
+    """Give the terms that each form is indexed by; PostgreSQL is asked only for unknown forms."""
+    terms_of = {form: _known[form] for form in forms if form in _known}
+    unknown = list(forms - terms_of.keys())
+    if unknown:
+        parameters: dict[str, Any] = {
+            "languages": [language for language, _ in unknown],
+            "words": [word for _, word in unknown],
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(_TERMS_OF_FORMS, parameters)
+            found = {(language, word): terms for language, word, terms in cursor.fetchall()}
+        if len(_known) > _MOST_KNOWN:
+            _known.clear()
+        _known.update(found)
+        terms_of |= found
+    return terms_of
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
