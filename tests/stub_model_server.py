@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import md5
 from typing import Any
 
 NOT_IN_DOCUMENTS = "The documents do not contain an answer to this question."
@@ -280,7 +281,10 @@ def _tokens(asked: Json, behaviour: str) -> Iterator[str]:
         count = asked.get("max_tokens") or asked.get("max_completion_tokens") or 100
         yield from itertools.islice(itertools.cycle(["word ", "and ", "more, "]), int(count))
         return
-    yield from re.findall(r"\s*\S+", _answer_text(prompt, behaviour))
+    text = _answer_text(prompt, behaviour)
+    if "Reply with one JSON object" in str(asked["messages"][0]["content"]):
+        text = _draft(asked, text, behaviour)
+    yield from re.findall(r"\s*\S+", text)
 
 
 def _answer_text(prompt: str, behaviour: str) -> str:
@@ -308,6 +312,19 @@ def _answer_text(prompt: str, behaviour: str) -> str:
             "data: [DONE]\n\ndata: {} [99]"
         )
     return text
+
+
+def _draft(asked: Json, answer: str, behaviour: str) -> str:
+    """Write the JSON object with a question that a request to draft asks for."""
+    if behaviour == "hostile":
+        return answer
+    rules = str(asked["messages"][0]["content"])
+    named = " ".join(re.sub(r"\[\d+\]|[^\w\s]", "", answer).split()[:6])
+    wish = md5(rules.splitlines()[1].encode()).hexdigest()  # no two styles ask in the same words
+    one = {"question": f"{named} {wish[:4]} {wish[4:8]} {wish[8:12]}?", "answer": answer}
+    if '"turns"' in rules:
+        return json.dumps({"turns": [one, {"question": f"And {named}?", "answer": answer}]})
+    return json.dumps(one)
 
 
 def _chunk(asked: Json, delta: Json | None, finish_reason: str | None = None) -> Json:

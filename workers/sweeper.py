@@ -1,8 +1,8 @@
 """The sweeper: a small process that puts right what died. Safe in any number of copies.
 
 Each second it fails the exhausted, ends abandoned answers and tells idle workers of waiting rows;
-every few seconds it looks for pairs that went stale and orders the queues of reviewers; each hour it
-removes files that no row names.
+every few seconds it brings in ratings, looks for pairs that went stale and orders the queues of
+reviewers; each hour it removes files that no row names.
 """
 
 import logging
@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from finetune import queueing, staleness
+from finetune import queueing, staleness, triage
 from kb import chat, ingestion
 from kb.files import content_storage
 from kb.models import Job
@@ -26,7 +26,7 @@ from workers import tasks
 logger = logging.getLogger(__name__)
 # A stored file has its row within seconds; an hour is certain.
 ORPHAN_AGE_S = 3600
-STALE_EVERY_S, QUEUE_EVERY_S = 5, 15
+RATINGS_EVERY_S, STALE_EVERY_S, QUEUE_EVERY_S = 3, 5, 15
 
 
 def sweep(queue: Redis) -> None:
@@ -56,6 +56,7 @@ def run(stop: threading.Event) -> None:
     queue = Redis.from_url(settings.REDIS_URL, socket_timeout=5)
     rounds: list[tuple[float, Callable[[], object]]] = [
         (1, lambda: sweep(queue)),
+        (RATINGS_EVERY_S, triage.collect),
         (STALE_EVERY_S, staleness.Watch().look),
         (QUEUE_EVERY_S, queueing.Watch().look),
         (ORPHAN_AGE_S, remove_orphans),

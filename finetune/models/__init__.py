@@ -1,5 +1,6 @@
 from finetune.models.audit import AuditEvent
 from finetune.models.cleaning import Cleaning
+from finetune.models.drafting import Drafting
 from finetune.models.imports import ColumnMapping, ImportProblem, PairImport
 from finetune.models.pairs import (
     Dataset,
@@ -20,6 +21,7 @@ __all__ = [
     "ColumnMapping",
     "Dataset",
     "DatasetSnapshot",
+    "Drafting",
     "DuplicateCluster",
     "DuplicateMember",
     "GapQuestion",

@@ -29,19 +29,25 @@ class TriageItemQuerySet(models.QuerySet["TriageItem"]):
     def open(self) -> Self:
         return self.filter(state=TriageItem.State.OPEN)
 
+    def to_sort(self) -> Self:
+        """Open ones that tell of something wrong; what was rated right only waits to be used."""
+        return self.open().exclude(signal=TriageItem.Signal.UP)
+
 
 class TriageItem(models.Model):
-    """An answer that somebody called wrong, corrected, or that found nothing.
+    """An answer that somebody rated: called wrong or right, corrected, or missed in the documents.
 
     The person who rates hands question, answer and passages to the curators; the rating form says
     so. `collection` is the one whose passages the answer cites most, or that was asked;
-    `passage_collections` are those of all its passages.
+    `passage_collections` are those of all its passages; where nothing was found, of none but
+    `collection`: that answer tells nothing of the passages.
     """
 
     class Signal(models.TextChoices):
         DOWN = "down", "Rated wrong"
         CORRECTED = "corrected", "Corrected"
         NOTHING_FOUND = "nothing_found", "Not in the documents"
+        UP = "up", "Rated right"
 
     class Category(models.TextChoices):
         UNSORTED = "", "Not sorted"
