@@ -7,6 +7,7 @@ from kb.api.views.docs import UnknownAddress
 from kb.views.sign_in import admin_sign_in
 
 urlpatterns = [
+    path("api/v1/", include(("finetune.api.urls", "curation-api"))),
     path("api/v1/", include("kb.api.urls")),
     re_path("^api/", UnknownAddress.as_view()),
     path("admin/login/", admin_sign_in),

@@ -251,6 +251,15 @@ def discard(pair_import: PairImport) -> bool:
     return True
 
 
+def problem_lines(pair_import: PairImport) -> Iterator[bytes]:
+    """Give the bad rows as JSON lines, some hundred at a time."""
+    last, problems = 0, pair_import.problems.order_by("row_number")
+    while batch := list(problems.filter(row_number__gt=last)[:500]):
+        rows = ({"row": p.row_number, "reason": p.reason, "raw": p.raw} for p in batch)
+        yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        last = batch[-1].row_number
+
+
 # --- A worker brings the rows in -----------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Handing out a stored file as it was uploaded, so that no browser ever runs it."""
+"""Handing out files, stored or made on the way, so that no browser ever runs them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,6 +8,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 
+from kb.database import in_database
 from kb.files import COPY_BYTES
 from kb.models import DocumentVersion
 
@@ -33,6 +34,24 @@ def download(request: HttpRequest, version: DocumentVersion, name: str) -> Strea
     response["Content-Length"] = str(version.size_bytes)
     response["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
     return response
+
+
+def send(
+    request: HttpRequest, pieces: Iterator[bytes], name: str, media_type: str
+) -> StreamingHttpResponse:
+    """Answer with a file to be saved as `name`; each piece is made when the one before is away."""
+    is_async = isinstance(request, ASGIRequest)
+    response = StreamingHttpResponse(_one_by_one(pieces) if is_async else pieces)
+    for header, value in HEADERS.items():
+        response[header] = value
+    response["Content-Type"] = media_type
+    response["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
+    return response
+
+
+async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (piece := await in_database(next, pieces, None)) is not None:
+        yield piece
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

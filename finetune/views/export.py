@@ -8,7 +8,7 @@ from django.views.decorators.http import require_http_methods
 from finetune import exporting
 from finetune.forms import ExportForm
 from finetune.models import Dataset, InstructionPair
-from finetune.views.files import send
+from kb.downloads import send
 from kb.views.requests import PersonRequest
 
 

@@ -1,8 +1,5 @@
 """Bring a file of pairs in: add it, see its rows as pairs, confirm, follow, read what was left out."""
 
-import json
-from collections.abc import Iterator
-
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -15,8 +12,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from finetune import importing
 from finetune.forms import ReadingForm
 from finetune.models import Dataset, PairImport
-from finetune.views.files import send
 from kb import limits
+from kb.downloads import send
 from kb.models import Job
 from kb.models.documents import UploadRefused
 from kb.views.requests import PersonRequest, go_to
@@ -147,13 +144,4 @@ def pair_import_problems(request: PersonRequest, pk: int) -> HttpResponseBase:
     """Download the rows that were left out, as JSON lines with number and reason."""
     found = get_object_or_404(_imports(request), pk=pk)
     name = f"{found.name}.problems.jsonl"
-    return send(request, problem_lines(found), name, "application/jsonl")
-
-
-def problem_lines(found: PairImport) -> Iterator[bytes]:
-    """Give the bad rows as JSON lines, some hundred at a time."""
-    last, problems = 0, found.problems.order_by("row_number")
-    while batch := list(problems.filter(row_number__gt=last)[:500]):
-        rows = ({"row": p.row_number, "reason": p.reason, "raw": p.raw} for p in batch)
-        yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        last = batch[-1].row_number
+    return send(request, importing.problem_lines(found), name, "application/jsonl")

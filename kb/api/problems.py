@@ -43,6 +43,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     LAST_OWNER = "last_owner"
     NOT_FAILED = "not_failed"
+    ALREADY_STARTED = "already_started"
     NOT_A_QUESTION = "not_a_question"
     NOT_AN_ANSWER = "not_an_answer"
     ANSWER_UNFINISHED = "answer_unfinished"
@@ -68,6 +69,7 @@ ANSWERS: dict[Code, tuple[int, str]] = {
     Code.METHOD_NOT_ALLOWED: (405, "This address does not know that method."),
     Code.LAST_OWNER: (409, "A collection needs an owner. Make somebody else one first."),
     Code.NOT_FAILED: (409, "Only a document that failed can be tried again."),
+    Code.ALREADY_STARTED: (409, "The import was started before; nothing was changed."),
     Code.NOT_A_QUESTION: (409, "Only a question can be edited, and this is an answer."),
     Code.NOT_AN_ANSWER: (409, "This works on answers, and this is a question."),
     Code.ANSWER_UNFINISHED: (409, "The answer is still being written. Wait for it or stop it."),

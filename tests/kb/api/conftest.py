@@ -3,8 +3,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.core.files.base import ContentFile
 from django.utils import timezone
 
+from finetune import importing
+from finetune.models import Dataset, PairImport
 from kb import chat
 from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
@@ -116,3 +119,11 @@ def answer(conversation: Conversation, document: Document) -> Message:
         quote=chunk.text,
     )
     return answer
+
+
+@pytest.fixture
+def pair_import(collection: Collection) -> PairImport:
+    """A file of pairs in a data set, looked at and not started."""
+    dataset = Dataset.objects.create(collection=collection, name="Ice")
+    file = ContentFile(b'{"instruction": "Melts a glacier?", "output": "Yes."}')
+    return importing.add_file(dataset, file, name="a.jsonl", user=collection.created_by)[0]

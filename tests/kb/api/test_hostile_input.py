@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune.models import PairImport
 from kb.models import Collection, Conversation, Document, Message
 from tests.kb.api.client import ApiClient, document
 from tests.kb.api.test_permissions import BODIES, OPERATIONS, each
@@ -43,7 +44,11 @@ def parameters_of(method: str, path: str) -> list[str]:
 
 @pytest.fixture
 def ids(
-    collection: Collection, document: Document, conversation: Conversation, answer: Message
+    collection: Collection,
+    document: Document,
+    conversation: Conversation,
+    answer: Message,
+    pair_import: PairImport,
 ) -> dict[str, int]:
     return {
         "collections": collection.pk,
@@ -52,6 +57,8 @@ def ids(
         "jobs": document.newest_version.job_id,
         "conversations": conversation.pk,
         "messages": answer.pk,
+        "datasets": pair_import.dataset_id,
+        "imports": pair_import.pk,
         "tokens": 1,
         "member_id": collection.memberships.get(user__username="bob").pk,
     }

@@ -11,6 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import resolve
 from django.utils import timezone
 
+from finetune.models import PairImport
 from kb.api.base import AsyncApiView
 from kb.models import ApiToken, Collection, Conversation, Document, Message, User
 from tests.kb.api.client import ApiClient, document
@@ -29,6 +30,12 @@ BODIES = {
     ("post", "messages/{id}/edit/"): {"text": "When exactly?"},
     ("post", "messages/{id}/regenerate/"): {},
     ("put", "messages/{id}/rating/"): {"value": 1},
+    ("patch", "imports/{id}/"): {"format": "alpaca"},
+}
+# What is sent as a form.
+FILES = {
+    ("post", "documents/{id}/versions/"): ("notes.md", b"New words."),
+    ("post", "datasets/{id}/imports/"): ("pairs.jsonl", b'{"instruction": "a", "output": "b"}'),
 }
 OPERATIONS = [
     (method, path.removeprefix("/api/v1/"))
@@ -65,7 +72,11 @@ OWNERS_ONLY = [
 
 @pytest.fixture
 def ids(
-    collection: Collection, document: Document, conversation: Conversation, answer: Message
+    collection: Collection,
+    document: Document,
+    conversation: Conversation,
+    answer: Message,
+    pair_import: PairImport,
 ) -> dict[str, int]:
     """The id of a row of alice's for each kind of path."""
     token, _ = ApiToken.objects.issue(
@@ -78,6 +89,8 @@ def ids(
         "jobs": document.newest_version.job_id,
         "conversations": conversation.pk,
         "messages": answer.pk,
+        "datasets": pair_import.dataset_id,
+        "imports": pair_import.pk,
         "tokens": token.pk,
         "member": collection.memberships.get(user__username="bob").pk,
     }
@@ -86,8 +99,8 @@ def ids(
 def send(client: ApiClient, method: str, path: str, pk: int, member_id: int = 1):
     body = BODIES.get((method, path))
     address = "/api/v1/" + path.format(id=pk, member_id=member_id)
-    if (method, path) == ("post", "documents/{id}/versions/"):
-        return client.post(address, {"file": SimpleUploadedFile("notes.md", b"New words.")})
+    if (method, path) in FILES:
+        return client.post(address, {"file": SimpleUploadedFile(*FILES[method, path])})
     if body is None:
         return getattr(client, method)(address)
     return getattr(client, method)(address, body, content_type=JSON)

@@ -8,11 +8,13 @@ from django.core.management import call_command
 from django.urls import get_resolver
 from django.urls.resolvers import RoutePattern, URLPattern
 
+from finetune.api.urls import urlpatterns as curation_urlpatterns
 from kb.api.base import ApiView
-from kb.api.urls import urlpatterns
+from kb.api.urls import urlpatterns as kb_urlpatterns
 from kb.api.views.docs import Schema, UnknownAddress
 from tests.kb.api.client import document
 
+urlpatterns = [*curation_urlpatterns, *kb_urlpatterns]
 UNDOCUMENTED = {"schema", "docs", "unknown"}
 
 
