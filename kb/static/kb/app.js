@@ -134,7 +134,7 @@ document.addEventListener("change", (event) => {
 });
 
 // ---- Single keys ------------------------------------------------------------------------------
-const keysAreOn = () => localStorage.getItem("single-keys") !== "off";
+export const keysAreOn = () => localStorage.getItem("single-keys") !== "off";
 const switchBox = document.getElementById("single-keys");
 if (switchBox) {
   switchBox.checked = keysAreOn();
