@@ -13,9 +13,22 @@ from finetune.models.pairs import (
     SavedView,
 )
 from finetune.models.snapshots import DatasetSnapshot, SnapshotRow
+from finetune.models.training import (
+    Activation,
+    Adapter,
+    ArenaVote,
+    Evaluation,
+    EvaluationItem,
+    RetrainRule,
+    TrainingMetric,
+    TrainingRun,
+)
 from finetune.models.triage import GapQuestion, KnowledgeGap, RetrievalQuestion, TriageItem
 
 __all__ = [
+    "Activation",
+    "Adapter",
+    "ArenaVote",
     "AuditEvent",
     "Cleaning",
     "ColumnMapping",
@@ -24,6 +37,8 @@ __all__ = [
     "Drafting",
     "DuplicateCluster",
     "DuplicateMember",
+    "Evaluation",
+    "EvaluationItem",
     "GapQuestion",
     "ImportProblem",
     "InstructionPair",
@@ -31,9 +46,12 @@ __all__ = [
     "PairImport",
     "PairSource",
     "PairVector",
+    "RetrainRule",
     "RetrievalQuestion",
     "Review",
     "SavedView",
     "SnapshotRow",
+    "TrainingMetric",
+    "TrainingRun",
     "TriageItem",
 ]
