@@ -237,12 +237,13 @@ def approve(
         kept: dict[str, Any] = {"sources": staleness.accept_sources(pair)}
         if changed:
             kept |= before
-        _judge(pair, user, Review.Verdict.APPROVE, seconds=seconds, before=kept,
-               after=pair.content() if changed else {}, was_edited=bool(changed),
-               state_before=state_before)  # fmt: skip
+        review = _judge(pair, user, Review.Verdict.APPROVE, seconds=seconds, before=kept,
+                        after=pair.content() if changed else {}, was_edited=bool(changed),
+                        state_before=state_before)  # fmt: skip
         AuditEvent.objects.record(
-            user, Action.APPROVED, pair, pair.collection, edited=changed, state=pair.state
-        )
+            user, Action.APPROVED, pair, pair.collection,
+            edited=changed, state=pair.state, review=review.pk,
+        )  # fmt: skip
     return pair
 
 
@@ -281,9 +282,8 @@ def _to_judge(pair: InstructionPair, user: User) -> InstructionPair:
     return pair
 
 
-def _judge(pair: InstructionPair, user: User, verdict: str, **fields: Any) -> None:
-    fields.setdefault("before", {})
-    Review.objects.create(
+def _judge(pair: InstructionPair, user: User, verdict: str, **fields: Any) -> Review:
+    review = Review.objects.create(
         pair=pair,
         reviewer=user,
         verdict=verdict,
@@ -294,6 +294,7 @@ def _judge(pair: InstructionPair, user: User, verdict: str, **fields: Any) -> No
     pair.claimed_by = pair.claimed_until = None
     _settle(pair)
     pair.save()
+    return review
 
 
 def _settle(pair: InstructionPair) -> None:

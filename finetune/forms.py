@@ -3,9 +3,11 @@
 from typing import Any
 
 from django import forms
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 
-from finetune.models import Dataset, InstructionPair, PairImport
+from finetune.models import Dataset, InstructionPair, PairImport, PairSource, Review
+from kb.forms import TagsField
 from kb.models import Collection, User
 
 
@@ -134,3 +136,148 @@ class ExportForm(forms.Form):
 
     def clean_tag(self) -> list[str]:
         return [tag.strip() for tag in self.cleaned_data["tag"].split(",") if tag.strip()]
+
+
+# What the list can be sorted by: (expression, label, largest first).
+SORTS: dict[str, tuple[str, Any, bool]] = {
+    "newest": ("pk", _("Newest first"), True),
+    "urgent": ("priority", _("Review order"), True),
+    "words": ("word_count", _("Words"), True),
+    "support": ("support", _("Support"), False),
+    "repetition": ("repetition", _("Repetition"), True),
+    "updated": ("updated_at", _("Last changed"), True),
+}
+
+
+class PairFilterForm(forms.Form):
+    """What narrows the list of pairs. Anything that makes no sense narrows nothing."""
+
+    q = forms.CharField(required=False, max_length=200, label=_("Words in it"))
+    state = forms.ChoiceField(
+        required=False, choices=[("", _("All")), *InstructionPair.State.choices]
+    )
+    origin = forms.ChoiceField(
+        required=False,
+        choices=[("", _("Any origin")), *InstructionPair.Origin.choices],
+        label=_("Origin"),
+    )
+    flag = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("", _("Any flags")),
+            ("any", _("Flagged")),
+            ("none", _("Without a flag")),
+            ("disputed", _("Disputed")),
+            *InstructionPair.Flag.choices,
+        ],
+        label=_("Flag"),
+    )
+    language = forms.CharField(required=False, max_length=32, label=_("Language"))
+    tag = forms.CharField(required=False, max_length=50, label=_("Tag"))
+    document = forms.CharField(required=False, max_length=200, label=_("Document"))
+    reviewer = forms.CharField(required=False, max_length=150, label=_("Reviewer"))
+
+    def narrow(self, pairs: QuerySet[InstructionPair]) -> QuerySet[InstructionPair]:
+        self.is_valid()
+        chosen = self.cleaned_data
+        if words := chosen.get("q"):
+            pairs = pairs.filter(Q(instruction__icontains=words) | Q(output__icontains=words))
+        for name in ("state", "origin", "language"):
+            if value := chosen.get(name):
+                pairs = pairs.filter(**{name: value})
+        if tag := chosen.get("tag"):
+            pairs = pairs.filter(tags__contains=[tag])
+        if reviewer := chosen.get("reviewer"):
+            judged = Review.objects.filter(
+                pair=OuterRef("pk"), reviewer__username=reviewer, undone_at=None
+            )
+            pairs = pairs.filter(Exists(judged))
+        if name := chosen.get("document"):
+            sources = PairSource.objects.filter(pair=OuterRef("pk"))
+            named = Q(title__icontains=name) | Q(document_name__icontains=name)
+            pairs = pairs.filter(Exists(sources.filter(named)))
+        return self._narrow_by_flag(pairs, chosen.get("flag", ""))
+
+    def _narrow_by_flag(
+        self, pairs: QuerySet[InstructionPair], flag: str
+    ) -> QuerySet[InstructionPair]:
+        if flag == "any":
+            return pairs.exclude(flags=[])
+        if flag == "none":
+            return pairs.filter(flags=[])
+        if flag == "disputed":
+            return pairs.filter(is_disputed=True)
+        return pairs.filter(flags__contains=[flag]) if flag else pairs
+
+    @property
+    def is_narrowing(self) -> bool:
+        self.is_valid()
+        return any(self.cleaned_data.values())
+
+
+class PairForm(forms.ModelForm):
+    """A pair typed or edited by hand."""
+
+    tags = TagsField(required=False, label=_("Tags"), help_text=_("Divided by commas."))
+
+    class Meta:
+        model = InstructionPair
+        fields = ["instruction", "input", "output", "rejected", "system", "tags"]
+        labels = {
+            "input": _("Input"),
+            "rejected": _("Rejected output"),
+            "system": _("System"),
+        }
+        help_texts = {
+            "instruction": _("What somebody asks."),
+            "input": _("Text that the instruction is about, where there is one."),
+            "output": _("What the model should answer. [1] cites the first passage."),
+            "rejected": _("A worse answer, for learning preferences. Leave it empty otherwise."),
+            "system": _("What the model is told before everything else. Mostly empty."),
+        }
+        widgets = {
+            "instruction": forms.Textarea(attrs={"rows": 2}),
+            "input": forms.Textarea(attrs={"rows": 2}),
+            "output": forms.Textarea(attrs={"rows": 6}),
+            "rejected": forms.Textarea(attrs={"rows": 3}),
+            "system": forms.Textarea(attrs={"rows": 2}),
+        }
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if not (cleaned.get("output") or cleaned.get("rejected")):
+            self.add_error("output", _("Say what the model should answer."))
+        return cleaned
+
+
+class RejectForm(forms.Form):
+    reason = forms.CharField(max_length=300, label=_("Why"))
+
+
+class TagPairsForm(forms.Form):
+    tags = TagsField(label=_("Tags to add"), help_text=_("Divided by commas."))
+
+
+# --- Snapshots -----------------------------------------------------------------------------------
+
+
+class FreezeForm(forms.Form):
+    """How a snapshot is split; what training and validation leave is for the test."""
+
+    train = forms.IntegerField(label=_("For training, %"), min_value=1, max_value=100, initial=80)
+    validation = forms.IntegerField(
+        label=_("For validation, %"), min_value=0, max_value=99, initial=10
+    )
+    seed = forms.IntegerField(
+        label=_("Seed"),
+        min_value=0,
+        max_value=2**31 - 1,
+        initial=0,
+        help_text=_("The same seed and pairs give the same snapshot."),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("train", 0) + cleaned.get("validation", 0) > 100:
+            raise forms.ValidationError(_("Training and validation are more than 100 % together."))
+        return cleaned

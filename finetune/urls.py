@@ -2,7 +2,17 @@
 
 from django.urls import path
 
-from finetune.views import datasets, export, imports, pairs
+from finetune.views import (
+    datasets,
+    duplicates,
+    export,
+    imports,
+    pair,
+    pairs,
+    progress,
+    review,
+    snapshots,
+)
 
 urlpatterns = [
     # --- Data sets and pairs ---
@@ -10,6 +20,22 @@ urlpatterns = [
     path("curate/new/", datasets.dataset_new, name="dataset_new"),
     path("curate/<int:pk>/", pairs.dataset, name="dataset"),
     path("curate/<int:pk>/edit/", datasets.dataset_edit, name="dataset_edit"),
+    path("curate/<int:pk>/pairs/new/", pair.pair_new, name="pair_new"),
+    path("curate/<int:pk>/pairs/<slug:action>/", pairs.pairs_act, name="pairs_act"),
+    path("curate/<int:pk>/views/", pairs.view_save, name="view_save"),
+    path("curate/view/<int:pk>/delete/", pairs.view_delete, name="view_delete"),
+    path("curate/pair/<int:pk>/", pair.pair, name="pair"),
+    path("curate/pair/<int:pk>/edit/", pair.pair_edit, name="pair_edit"),
+    path("curate/pair/<int:pk>/decide/", pair.pair_judge, name="pair_judge"),
+    path("curate/pair/<int:pk>/reopen/", pair.pair_reopen, name="pair_reopen"),
+    path("curate/pair/<int:pk>/delete/", pair.pair_delete, name="pair_delete"),
+    path("curate/pair/<int:pk>/review/", review.review_judge, name="review_judge"),
+    path("curate/<int:pk>/review/", review.review, name="review"),
+    path("curate/<int:pk>/review/next/", review.review_next, name="review_next"),
+    path("curate/<int:pk>/review/undo/", review.review_undo, name="review_undo"),
+    path("curate/<int:pk>/review/hold/", review.review_hold, name="review_hold"),
+    path("curate/<int:pk>/progress/", progress.progress, name="progress"),
+    path("curate/<int:pk>/audit/", progress.audit, name="audit"),
     # --- Import and export ---
     path("curate/<int:pk>/import/", imports.imports, name="imports"),
     path("curate/import/<int:pk>/", imports.pair_import, name="pair_import"),
@@ -25,5 +51,23 @@ urlpatterns = [
     ),
     path("curate/<int:pk>/export/", export.export, name="export"),
     # --- Duplicates and snapshots ---
+    path("curate/<int:pk>/duplicates/", duplicates.duplicates, name="duplicates"),
+    path("curate/<int:pk>/duplicates/find/", duplicates.duplicates_find, name="duplicates_find"),
+    path("curate/<int:pk>/duplicates/state/", duplicates.duplicates_state, name="duplicates_state"),
+    path(
+        "curate/<int:pk>/duplicates/decide/",
+        duplicates.duplicates_decide_all,
+        name="duplicates_decide_all",
+    ),
+    path(
+        "curate/duplicates/<int:pk>/decide/", duplicates.duplicates_decide, name="duplicates_decide"
+    ),
+    path("curate/<int:pk>/snapshots/", snapshots.snapshots, name="snapshots"),
+    path("curate/snapshot/<int:pk>/", snapshots.snapshot, name="snapshot"),
+    path("curate/snapshot/<int:pk>/state/", snapshots.snapshot_state, name="snapshot_state"),
+    path("curate/snapshot/<int:pk>/file/", snapshots.snapshot_file, name="snapshot_file"),
+    path(
+        "curate/snapshot/<int:pk>/manifest/", snapshots.snapshot_manifest, name="snapshot_manifest"
+    ),
     # --- Feedback, gaps, drafts ---
 ]
