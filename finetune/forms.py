@@ -6,9 +6,11 @@ from django import forms
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 
+from finetune import drafting
+from finetune.drafts import Style
 from finetune.models import Dataset, InstructionPair, PairImport, PairSource, Review
 from kb.forms import TagsField
-from kb.models import Collection, User
+from kb.models import Collection, Document, User
 
 
 class DatasetForm(forms.ModelForm):
@@ -192,9 +194,9 @@ class PairFilterForm(forms.Form):
                 pair=OuterRef("pk"), reviewer__username=reviewer, undone_at=None
             )
             pairs = pairs.filter(Exists(judged))
-        if name := chosen.get("document"):
+        if document := chosen.get("document"):
             sources = PairSource.objects.filter(pair=OuterRef("pk"))
-            named = Q(title__icontains=name) | Q(document_name__icontains=name)
+            named = Q(title__icontains=document) | Q(document_name__icontains=document)
             pairs = pairs.filter(Exists(sources.filter(named)))
         return self._narrow_by_flag(pairs, chosen.get("flag", ""))
 
@@ -281,3 +283,98 @@ class FreezeForm(forms.Form):
         if cleaned.get("train", 0) + cleaned.get("validation", 0) > 100:
             raise forms.ValidationError(_("Training and validation are more than 100 % together."))
         return cleaned
+
+
+# --- Drafts ---------------------------------------------------------------------------------------
+
+
+class DraftForm(forms.Form):
+    """What to draft pairs from, how many, and in which ways to ask."""
+
+    wanted = forms.IntegerField(
+        label=_("How many pairs"), initial=20, min_value=1, max_value=drafting.MOST_WANTED
+    )
+    styles = forms.MultipleChoiceField(
+        label=_("Ways to ask"), widget=forms.CheckboxSelectMultiple, choices=()
+    )
+    collections = forms.ModelMultipleChoiceField(
+        Collection.objects.none(),
+        label=_("From"),
+        widget=forms.CheckboxSelectMultiple,
+        help_text=_("A pair is seen only by curators who may read its passages."),
+    )
+    documents = forms.CharField(
+        required=False,
+        max_length=200,
+        label=_("Only documents named"),
+        help_text=_("A part of the name or title; empty for all."),
+    )
+    unused_first = forms.BooleanField(
+        required=False, initial=True, label=_("Documents without pairs first")
+    )
+    distractors = forms.IntegerField(
+        label=_("With distracting passages, in percent"),
+        initial=30,
+        min_value=0,
+        max_value=100,
+        help_text=_(
+            "The right passage stands among near but wrong ones: the model learns to cite."
+        ),
+    )
+    abstentions = forms.IntegerField(
+        label=_("Without the right passage, in percent"),
+        initial=10,
+        min_value=0,
+        max_value=100,
+        help_text=_("Only wrong passages are given: the model learns to say that it is not there."),
+    )
+
+    def __init__(self, *args: Any, user: User, dataset: Dataset, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._user = user
+        offered = drafting.offered_styles()
+        styles, collections = self.fields["styles"], self.fields["collections"]
+        assert isinstance(styles, forms.MultipleChoiceField)
+        assert isinstance(collections, forms.ModelMultipleChoiceField)
+        styles.choices = [(style.value, STYLES[style]) for style in offered]
+        styles.initial = [style.value for style in offered]
+        collections.queryset = Collection.objects.readable_by(user).order_by("name")
+        collections.initial = [dataset.collection_id]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("distractors", 0) + cleaned.get("abstentions", 0) > 100:
+            self.add_error("abstentions", _("Both shares together are more than 100 percent."))
+        if "collections" in cleaned and not self._documents(cleaned):
+            self.add_error("documents", _("No document of these collections has this in its name."))
+        return cleaned
+
+    def _documents(self, cleaned: dict[str, Any]) -> list[int]:
+        """Give the documents named, at least one; [0] stands for all of them."""
+        if not (name := cleaned.get("documents", "").strip()):
+            return [0]
+        named = Document.objects.visible_to(self._user).filter(
+            Q(name__icontains=name) | Q(title__icontains=name),
+            collection__in=cleaned["collections"],
+        )
+        return list(named.values_list("pk", flat=True)[:10_000])
+
+    def choice(self) -> drafting.Choice:
+        chosen = self.cleaned_data
+        return drafting.Choice(
+            styles=[Style(style) for style in chosen["styles"]],
+            collections=[collection.pk for collection in chosen["collections"]],
+            documents=[pk for pk in self._documents(chosen) if pk],
+            unused_first=chosen["unused_first"],
+            distractors=chosen["distractors"],
+            abstentions=chosen["abstentions"],
+        )
+
+
+STYLES = {
+    Style.FACTUAL: _("Facts"),
+    Style.HOW_TO: _("How to do something"),
+    Style.COMPARISON: _("Comparisons"),
+    Style.YES_NO: _("Yes or no, with the reason"),
+    Style.FOLLOW_UP: _("Follow-up questions"),
+}

@@ -185,19 +185,32 @@ def save_question(item: TriageItem, user: User, chunk: Chunk) -> RetrievalQuesti
     """
     with transaction.atomic():
         item = _locked(item)
-        saved = RetrievalQuestion.objects.create(
-            question=item.question,
-            collection_id=chunk.collection_id,
-            document_id=chunk.document_id,
-            version_id=chunk.version_id,
-            start=chunk.start,
-            end=chunk.end,
-            text=chunk.text,
-            triage=item,
-            created_by=user,
-        )
+        saved = _question(item, user, chunk)
         _decide(item, user, Category.NOT_FOUND, question=saved.pk, document=chunk.document_id)
     return saved
+
+
+def save_question_with_pair(
+    item: TriageItem, user: User, chunk: Chunk, dataset: Dataset, *, output: str = ""
+) -> InstructionPair:
+    """As `save_question`, and draft a pair with the right passage. Raises TriageRefused too."""
+    with transaction.atomic():
+        _question(_locked(item), user, chunk)
+        return draft_pair(item, user, dataset, output=output, chunk=chunk)
+
+
+def _question(item: TriageItem, user: User, chunk: Chunk) -> RetrievalQuestion:
+    return RetrievalQuestion.objects.create(
+        question=item.question,
+        collection_id=chunk.collection_id,
+        document_id=chunk.document_id,
+        version_id=chunk.version_id,
+        start=chunk.start,
+        end=chunk.end,
+        text=chunk.text,
+        triage=item,
+        created_by=user,
+    )
 
 
 def draft_pair(

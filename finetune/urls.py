@@ -4,14 +4,17 @@ from django.urls import path
 
 from finetune.views import (
     datasets,
+    draft,
     duplicates,
     export,
+    gaps,
     imports,
     pair,
     pairs,
     progress,
     review,
     snapshots,
+    triage,
 )
 
 urlpatterns = [
@@ -70,4 +73,18 @@ urlpatterns = [
         "curate/snapshot/<int:pk>/manifest/", snapshots.snapshot_manifest, name="snapshot_manifest"
     ),
     # --- Feedback, gaps, drafts ---
+    path("curate/triage/", triage.triage_list, name="triage"),
+    path("curate/triage/undo/", triage.triage_undo, name="triage_undo"),
+    path("curate/triage/<int:pk>/", triage.triage_item, name="triage_item"),
+    path("curate/triage/<int:pk>/sort/", triage.triage_sort, name="triage_sort"),
+    path("curate/gaps/", gaps.gaps, name="gaps"),
+    path("curate/gaps/<int:pk>/", gaps.gap, name="gap"),
+    path("curate/gaps/<int:pk>/edit/", gaps.gap_edit, name="gap_edit"),
+    path("curate/gaps/<int:pk>/close/", gaps.gap_close, name="gap_close"),
+    path("curate/gaps/<int:pk>/merge/", gaps.gap_merge, name="gap_merge"),
+    path("curate/gap-question/<int:pk>/split/", gaps.gap_split, name="gap_split"),
+    path("curate/<int:pk>/draft/", draft.draft, name="draft"),
+    path("curate/drafting/<int:pk>/", draft.drafting_state, name="drafting_state"),
+    path("curate/drafting/<int:pk>/stop/", draft.drafting_stop, name="drafting_stop"),
+    path("curate/drafting/<int:pk>/go-on/", draft.drafting_go_on, name="drafting_go_on"),
 ]

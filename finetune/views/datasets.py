@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from finetune.forms import DatasetForm
-from finetune.models import Dataset, InstructionPair, Review
+from finetune.models import Dataset, InstructionPair, KnowledgeGap, Review, TriageItem
 from kb.models import Collection, User
 from kb.views.context import scope
 from kb.views.requests import PersonRequest, go_to
@@ -51,9 +51,14 @@ class Card:
 @require_GET
 def curate(request: PersonRequest) -> HttpResponse:
     datasets = Dataset.objects.visible_to(request.user).select_related("collection")
+    rated = TriageItem.objects.visible_to(request.user).to_sort()
+    gaps = KnowledgeGap.objects.visible_to(request.user).exclude(state=KnowledgeGap.State.CLOSED)
     if chosen := scope(request):
         datasets = datasets.filter(collection=chosen)
+        rated, gaps = rated.filter(collection=chosen), gaps.filter(collection=chosen)
     context = {
+        "to_sort": rated.count(),
+        "gap_count": gaps.count(),
         "cards": _cards(datasets.order_by("collection__name", "name"), request.user),
         "may_make": Collection.objects.writable_by(request.user).exists(),
         "today": judged_today(request.user),
