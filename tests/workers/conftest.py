@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.workers import tiny_models
+from benchmarks import random_models
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a key for tests"
@@ -113,12 +113,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a base model and adapters: a, b, c, dora, prompt, prefix."""
     pytest.importorskip("peft", reason="peft comes with the train extra")
     folder = tmp_path_factory.mktemp("models")
-    base = tiny_models.make_base(folder / "base")
+    base = random_models.make_base(folder / "base")
     for seed, name in enumerate("abc", start=1):
-        tiny_models.make_lora(base, folder / name, seed=seed)
-    tiny_models.make_lora(base, folder / "dora", seed=4, use_dora=True)
+        random_models.make_lora(base, folder / name, seed=seed)
+    random_models.make_lora(base, folder / "dora", seed=4, use_dora=True)
     for seed, kind in enumerate(("prompt", "prefix"), start=5):
-        tiny_models.make_prompt_adapter(base, folder / kind, kind=kind, seed=seed)
+        random_models.make_prompt_adapter(base, folder / kind, kind=kind, seed=seed)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Tiny Llama-shaped models and adapters with random weights, and a tokenizer trained here."""
+"""Small Llama-shaped models and adapters with random weights, for benchmarks and tests."""
 
 import warnings
 from pathlib import Path

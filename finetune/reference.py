@@ -1,0 +1,80 @@
+"""Measure what an adapter and its base say, by PEFT itself, for the probe to compare with.
+
+Run right after training and kept beside the weights. V vocabulary.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetune.probe import Answer, Reference, Sample, Step
+
+Messages = Sequence[dict[str, str]]
+
+
+def measure(
+    base: Path, adapter: Path, chats: Sequence[Messages], *, tokens: int = 16, device: str = "cpu"
+) -> Reference:
+    """Answer each chat greedily with and without the adapter; 5 to 10 short ones are enough.
+
+    Computes in float32 on the processor and bfloat16 on a GPU, as our model server does. Give
+    chats whose answers the adapter has learned, so that these end and differ from the base's.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    plain = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    rendered = [_render(tokenizer, chat) for chat in chats]
+    torch.nn.Module.to(plain, device).eval()
+    # First the base: PEFT puts its layers into the very same model.
+    base_answers = [_answer(plain, tokenizer, ids, tokens) for ids in rendered]
+    model = PeftModel.from_pretrained(plain, str(adapter), autocast_adapter_dtype=False).eval()
+    answers = [_answer(model, tokenizer, ids, tokens) for ids in rendered]
+    samples = zip(chats, rendered, answers, base_answers, strict=True)
+    return Reference(
+        tuple(Sample(tuple(chat), tuple(ids), own, base) for chat, ids, own, base in samples),
+        tokens,
+    )
+
+
+def _render(tokenizer: Any, chat: Messages) -> list[int]:
+    rendered = tokenizer.apply_chat_template(list(chat), add_generation_prompt=True)
+    return list(rendered["input_ids"])
+
+
+@torch.inference_mode()
+def _answer(model: Any, tokenizer: Any, prompt_ids: list[int], tokens: int) -> Answer:
+    prompt = torch.tensor([prompt_ids], device=model.device)
+    output = model.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=tokens,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+    )
+    ids = output.sequences[0, -len(output.logits) :].tolist()
+    pairs = zip(ids, output.logits, strict=True)
+    ends = _ends(model, tokenizer)
+    return Answer(tuple(_step(tokenizer, id_, row[0]) for id_, row in pairs), ids[-1] in ends)
+
+
+def _step(tokenizer: Any, token_id: int, logits: Tensor) -> Step:
+    """Describe a token. logits: (V,)."""
+    best = logits.float().log_softmax(dim=-1).topk(2).values.tolist()
+    return Step(tokenizer.decode([token_id]), best[0], best[1])
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return {id_ for id_ in (*listed, tokenizer.eos_token_id) if id_ is not None}
