@@ -69,7 +69,7 @@ def create_pair(
             author_label=author_label or (user.username if user else ""),
             **{**content, **fields},
         )
-        _measure(pair, made)
+        measure(pair, made)
         pair.save()
         for source in made:
             source.pair = pair
@@ -133,21 +133,30 @@ def _clean(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_readable(user: User | None, sources: Iterable[PairSource]) -> None:
-    asked = {source.collection_id for source in sources}
-    if user is None or user.is_superuser or not asked:
+    # 0 stands for a collection that is gone, which nobody may read.
+    asked = {source.collection_id or 0 for source in sources}
+    if user is None or user.is_superuser:
         return
-    readable = Collection.objects.readable_by(user).filter(pk__in=asked - {None}).count()
-    if None in asked or readable < len(asked):
+    if Collection.objects.readable_by(user).filter(pk__in=asked).count() < len(asked):
         raise CurationRefused("A passage of it is in a collection that you may not read.")
 
 
-def _measure(pair: InstructionPair, sources: Iterable[PairSource]) -> None:
-    """Compute the quality columns; a distractor supports nothing."""
+def measure(pair: InstructionPair, sources: Iterable[PairSource]) -> None:
+    """Compute the quality columns of a pair; a distractor supports nothing."""
     texts = {source.marker: source.text for source in sources if not source.is_distractor}
     by_marker = [texts.get(marker, "") for marker in range(1, max(texts, default=0) + 1)]
     content = {name: value for name, value in pair.content().items() if name not in _LABELS}
     for name, value in asdict(quality.measure(**content, sources=by_marker)).items():
         setattr(pair, name, value)
+
+
+def log_of(user: User, dataset: Dataset) -> QuerySet[AuditEvent]:
+    """Decisions about a data set and those of its pairs that the user may see, or that are gone."""
+    visible = InstructionPair.objects.visible_to(user).filter(dataset=dataset)
+    of_pairs = Q(subject_kind="instructionpair", subject_id__in=visible.values("pk"))
+    of_set = Q(subject_kind="dataset", subject_id=dataset.pk) | Q(detail__dataset=dataset.pk)
+    kept = AuditEvent.objects.visible_to(user).filter(collection=dataset.collection_id)
+    return kept.filter(of_pairs | of_set)
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -277,7 +286,7 @@ def _to_judge(pair: InstructionPair, user: User) -> InstructionPair:
         raise CurationRefused("This pair was decided in the meantime.")
     if pair.claimed_by_id not in (None, user.pk) and pair.claimed_until > timezone.now():  # type: ignore[operator]
         raise CurationRefused("Somebody else has this pair open. Take the next one.")
-    if pair.reviews.standing().filter(reviewer=user).exists():
+    if Review.objects.standing().filter(pair=pair, reviewer=user).exists():
         raise CurationRefused("You have judged this pair already. Another person has to.")
     return pair
 
@@ -299,7 +308,12 @@ def _judge(pair: InstructionPair, user: User, verdict: str, **fields: Any) -> Re
 
 def _settle(pair: InstructionPair) -> None:
     """Set the state by the judgements that stand; who judged last signs for it."""
-    standing = list(pair.reviews.standing().order_by("-created_at").select_related("reviewer"))
+    standing = list(
+        Review.objects.standing()
+        .filter(pair=pair)
+        .order_by("-created_at")
+        .select_related("reviewer")
+    )
     approvals = sum(review.verdict == Review.Verdict.APPROVE for review in standing)
     wanted = pair.dataset.reviews_wanted
     decided = outcome(approvals, len(standing) - approvals, wanted)
@@ -326,7 +340,7 @@ def _change(pair: InstructionPair, content: Mapping[str, Any]) -> list[str]:
     for name in changed:
         setattr(pair, name, cleaned[name])
     if set(changed) - _LABELS:
-        _measure(pair, pair.sources.all())
+        measure(pair, pair.sources.all())
         _void_what_judged_other_text(pair)
     return changed
 
@@ -363,7 +377,7 @@ def undo(user: User, dataset: Dataset) -> InstructionPair | None:
             for name in CONTENT_FIELDS:
                 setattr(pair, name, review.before[name])
         staleness.restore_sources(pair, review.before.get("sources", []))
-        _measure(pair, pair.sources.all())
+        measure(pair, pair.sources.all())
         _void_what_judged_other_text(pair)
         if review.state_before == State.STALE and not pair.stale_reason:
             pair.stale_reason = staleness.reason_of(pair)

@@ -5,7 +5,7 @@ a data set and between it and every other one that the person who asked may see.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 Kind = DuplicateCluster.Kind
 Decision = DuplicateCluster.Decision
 State = InstructionPair.State
+Report = Callable[[int, int], None]
 # PLACEHOLDER
 MEANING = 0.93
 # As many are compared by meaning; embedding them takes minutes on two cores.
@@ -150,15 +151,15 @@ def search(
 ) -> tuple[list[Found], dict[str, int]]:
     """Find the clusters that have a pair of the data set, and count what was compared."""
 
-    def report(stage: str) -> Any:
+    def report(stage: str) -> Report:
         return lambda done, total: job.report(stage, done, total) if job else None
 
-    exact, single = _exact(items)
-    near, single = _near(single, report("comparing words"))
+    same, single = exact(items)
+    alike, single = near(single, report("comparing words"))
     meaning, left_out = _meaning(single, dataset, report("comparing meaning"))
     found = [
         cluster
-        for cluster in (*exact, *near, *meaning)
+        for cluster in (*same, *alike, *meaning)
         if any(item.dataset == dataset for item in cluster.items)
     ]
     counts = {kind: sum(cluster.kind == kind for cluster in found) for kind in Kind.values}
@@ -170,7 +171,7 @@ def search(
     return found, counts
 
 
-def _exact(items: Sequence[Item]) -> tuple[list[Found], list[Item]]:
+def exact(items: Sequence[Item]) -> tuple[list[Found], list[Item]]:
     """Group pairs that say the very same; gives the best of each group and the lone ones too."""
     by_hash: dict[str, list[Item]] = {}
     for item in items:
@@ -180,7 +181,10 @@ def _exact(items: Sequence[Item]) -> tuple[list[Found], list[Item]]:
     return found, [group[0] for group in groups]
 
 
-def _near(items: Sequence[Item], report: Any) -> tuple[list[Found], list[Item]]:
+def near(
+    items: Sequence[Item], report: Report = lambda done, total: None
+) -> tuple[list[Found], list[Item]]:
+    """Group pairs whose words are nearly the same; gives the best of each and the lone ones too."""
     pairs = similar.candidates([item.bands for item in items])
     fields = FieldsOf([item.pk for item in items], np.unique(pairs))
     groups = similar.Groups(len(items))
@@ -229,7 +233,7 @@ class FieldsOf:
             self._known[by_key[pk]] = minhash.fields(*minhash.words_of(*content))
 
 
-def _meaning(items: Sequence[Item], dataset: int, report: Any) -> tuple[list[Found], int]:
+def _meaning(items: Sequence[Item], dataset: int, report: Report) -> tuple[list[Found], int]:
     """Group pairs around the best of each meaning; gives the number of those left out, too."""
     compared = items[:MOST_VECTORS]
     mine = sum(item.dataset == dataset for item in compared)
@@ -258,7 +262,7 @@ def _meaning(items: Sequence[Item], dataset: int, report: Any) -> tuple[list[Fou
     return found, len(items) - len(compared)
 
 
-def vectors_of(keys: Sequence[int], report: Any = lambda done, total: None) -> similar.Vectors:
+def vectors_of(keys: Sequence[int], report: Report = lambda done, total: None) -> similar.Vectors:
     """Give the embeddings of pairs in their order, (N, D); computes and keeps what is missing.
 
     Raises EmbeddingError; what was computed before is kept.

@@ -80,7 +80,7 @@ def _may_assign(text: str) -> bool:
 
 def _has_one(text: str, words: Iterable[str]) -> bool:
     """Tell quickly that a pattern, which needs one of these words, is worth looking for."""
-    return any(word in text for word in words)
+    return any(map(text.__contains__, words))
 
 
 def _looks_random(value: str) -> bool:
@@ -298,11 +298,18 @@ _NUMBER = re.compile(r"[+(\d](?:[ ().\-/]{0,3}\d){5,22}")
 def _is_part_of_something(text: str, start: int, end: int) -> bool:
     """Tell a number inside a word, an amount or a longer number from one that stands alone."""
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
-    if before.isalnum() or (before and before in "_.,$€£¥#=/*+-") or after.isalnum():
+    if before.isalnum() or (before and before in "_$€£¥#=/*+-"):
         return True
+    if before and before in ".," and text[max(0, start - 2) : start - 1].isdigit():
+        return True
+    if after.isalnum():
+        return not _EXTENSION.match(text, end)
     return bool(after) and (
         after in "_%*=" or (after in ".,:/-" and text[end + 1 : end + 2].isdigit())
     )
+
+
+_EXTENSION = re.compile(r"(?:x|ext\.?) ?\d{1,6}(?!\w)")
 
 
 def _is_card(number: _Number) -> bool:
@@ -312,7 +319,7 @@ def _is_card(number: _Number) -> bool:
         and 12 <= len(number.digits) <= 19
         and number.digits[0] in "123456"
         and (len(number.digits) > 12 or number.digits[0] in "56")
-        and len(set(number.digits)) > 2
+        and len(set(number.digits)) > 1
         and passes_luhn(number.digits)
     )
 
@@ -525,19 +532,20 @@ def _is_phone(number: _Number) -> bool:
     return bool(_CALLS.search(number.before))
 
 
-# +44 20 7946 0018, (212) 555-0187, 07700 063 966, (37) 788-063, 60-56-85-91, 90 12 34 56
+# +44 20 7946 0018, (212) 555-0187, 07700 063 966, (37) 788-063, 60-56-85-91. Digits with spaces
+# alone may be amounts: they need words before them.
 _PHONE = re.compile(
     r"(?:\+|00)[1-9](?:[ ().\-/]{0,2}\d){7,14}"
     r"|(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-]{1,2}\d{3}[ .-]\d{4}"
     r"|\(0?\d{1,4}\) ?\d{2,4}(?:[ \-/.]?\d{2,4}){1,3}"
     r"|0\d{1,4}(?:[ \-/.]\d{2,8}){1,4}"
-    r"|\d{2}(?:-\d{2}){3,4}|\d{2}(?: \d{2}){3,4}|\d{3}(?: \d{3}){2}"
+    r"|\d{2}(?:-\d{2}){3,4}"
 )
 _DATE = re.compile(
     r"(?:(?:19|20)\d\d[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d)\b"
 )
 _CALLS = re.compile(
-    r"\b(?:phone|tel|telephone|mobile|cell|fax|call|dial|text|reach|sms|whatsapp|handy|telefon\w*|"
+    r"\b(?:phone|tel|telephone|mobile|cell|fax|desk|office|call|dial|text|reach|sms|whatsapp|handy|telefon\w*|"
     r"telefoon\w*|tél\w*|teléfono|rufnummer|contact number|contact|number is|number)\b"
     r"[^.\n]{0,24}$"
 )
@@ -561,8 +569,11 @@ _STREETS = (
         ),
     ),
     (
-        ("Ap", "Suite", "Ste", "Flat", "Box"),
-        re.compile(r"(?:Apt|Apartment|Suite|Ste|Flat)\.? #?\d{1,5}\b|P\.? ?O\.? Box \d{1,6}"),
+        ("Ap", "Suite", "Ste", "Flat", "Box", "PO "),
+        re.compile(
+            r"(?:Apt|Apartment|Suite|Ste|Flat)\.? #?\d{1,5}\b|P\.? ?O\.? Box \d{1,6}"
+            r"|\b(?:APO|FPO|DPO),? A[AEP] \d{5}\b"
+        ),
     ),
     (
         (
@@ -635,7 +646,7 @@ _STREETS = (
         ),
         re.compile(
             r"\b(?:Calle|C/|Avenida|Av\.|Avda\.|Plaza|Paseo|Rua|Travessa|Praça|Via|Viale|Piazza|Corso|"
-            rf"Largo|ulica|ul\.|Strada|Ulica) ?(?:d[aeio]s? |del |della |la )*{_CAPITAL}(?: (?:d[aeio]s? )?{_CAPITAL})*"
+            rf"Largo|ulica|ul\.|Strada|Ulica) ?(?:d[aeio][is]? |del |della |la )*{_CAPITAL}(?: (?:d[aeio]s? )?{_CAPITAL})*"
             r",? (?:n[.º°]? ?)?\d{1,5}"
         ),
     ),
@@ -644,7 +655,8 @@ _STREETS = (
 
 def _names(text: str) -> Spans:
     if _has_one(text, _INTRODUCED):
-        yield from (found.span("name") for found in _NAME.finditer(text))
+        for found in _NAME.finditer(text):
+            yield found.start("name"), found.start("name") + len(found["name"].rstrip("."))
 
 
 _INTRODUCED = (
@@ -655,7 +667,7 @@ _INTRODUCED = (
 
 _NAME = re.compile(
     rf"(?:\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Herr|Frau|Mme|Mlle|Sra?|Señora?|Sig|Signora)\b\.? "
-    r"|\b[Mm]y name(?:['’]s| is) |\b[Ii]ch heiße |\b[Jj]e m['’]appelle |\b[Mm]e llamo "
+    r"|\b(?:[Mm]y|[Hh]is|[Hh]er|[Tt]heir|maiden|full) name(?:['’]s| is) |\b[Ii]ch heiße |\b[Jj]e m['’]appelle |\b[Mm]e llamo "
     r"|\b(?:Name|Patient|Customer|Employee|Client|Full name|Cardholder|Contact): ?"
     r"|\b(?:Dear|Sincerely,?|[Rr]egards,?|Cheers,?|Yours truly,?)\s{1,2})"
     rf"(?P<name>(?!(?:Sir|Madam|Customer|Team|All|Hiring|Editor|Friend|Manager)\b){_CAPITAL}(?: {_CAPITAL}){{0,3}})"

@@ -13,7 +13,7 @@ from kb.prompts import NOT_IN_DOCUMENTS, Source
 # A reviewer is asked to look at what is beyond these.
 MIN_INSTRUCTION_WORDS, MAX_WORDS, MAX_REPETITION = 2, 2000, 0.3
 # Enough to tell a language by; more costs more than it says.
-_LANGUAGE_SAMPLE = 400
+_LANGUAGE_SAMPLE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _look(text: str) -> Iterator[tuple[str, int, int]]:
     if not text:
         return
     yield from personal_data.find(text)
-    if any(mark in text for mark in _TEMPLATE_MARKS):
+    if any(map(text.__contains__, _TEMPLATE_MARKS)):
         yield from (("template", *found.span()) for found in _TEMPLATE.finditer(text))
     yield from (("encoding", *span) for span in _broken_encoding(text))
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from statistics import median
@@ -24,7 +24,7 @@ from finetune.models import (
 )
 from kb.backends import get_backend
 from kb.embedders import EmbeddingError
-from kb.files import content_storage
+from kb.files import COPY_BYTES, content_storage
 from kb.models import Job, User
 from kb.models.jobs import LeaseLost
 from kb.prompts import NOT_IN_DOCUMENTS, PROMPT_VERSION, Source, Turn, build_messages
@@ -523,6 +523,13 @@ def _manifest(
 
 
 # --- Afterwards ----------------------------------------------------------------------------------
+
+
+def pieces(snapshot: DatasetSnapshot) -> Iterator[bytes]:
+    """Give the frozen file bit by bit."""
+    with snapshot.file.open("rb") as file:
+        while piece := file.read(COPY_BYTES):
+            yield piece
 
 
 @dataclass(frozen=True, slots=True)

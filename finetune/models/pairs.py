@@ -238,7 +238,7 @@ class InstructionPair(models.Model):
 
     def begin_round(self) -> None:
         """Open a decided pair to be judged anew; the caller saves it. Needs a transaction."""
-        self.reviews.standing().update(is_void=True)
+        Review.objects.standing().filter(pair=self).update(is_void=True)
         self.state, self.round = self.State.SUGGESTED, self.round + 1
         self.reviewer = self.reviewed_at = None
         self.reject_reason, self.is_disputed = "", False
@@ -436,6 +436,11 @@ class DuplicateCluster(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["dataset", "kind", "key"], name="cluster_once"),
         ]
+
+    @property
+    def in_order(self) -> list["DuplicateMember"]:
+        """Its members, the one to keep first."""
+        return sorted(self.members.all(), key=lambda member: member.position)
 
 
 class DuplicateMember(models.Model):

@@ -1,7 +1,6 @@
 """Snapshots of a data set: freeze, read the report, compare, take the file."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from finetune import snapshots as journey
 from finetune.forms import FreezeForm
 from finetune.models import Dataset, DatasetSnapshot, InstructionPair
 from kb.downloads import send
-from kb.files import COPY_BYTES
 from kb.models import User
 from kb.views.requests import PersonRequest, number_in
 from workers import tasks
@@ -196,7 +194,7 @@ def snapshot_state(request: PersonRequest, pk: int) -> HttpResponse:
 def snapshot_file(request: PersonRequest, pk: int) -> HttpResponseBase:
     """Download the frozen file, JSON lines."""
     found = _ready(request, pk)
-    return send(request, _pieces(found), f"{_name(found)}.jsonl", "application/jsonl")
+    return send(request, journey.pieces(found), f"{_name(found)}.jsonl", "application/jsonl")
 
 
 @require_GET
@@ -213,9 +211,3 @@ def _ready(request: PersonRequest, pk: int) -> DatasetSnapshot:
 
 def _name(found: DatasetSnapshot) -> str:
     return f"{found.dataset.name} {found.number}"
-
-
-def _pieces(found: DatasetSnapshot) -> Iterator[bytes]:
-    with found.file.open("rb") as file:
-        while piece := file.read(COPY_BYTES):
-            yield piece

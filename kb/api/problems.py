@@ -44,6 +44,8 @@ class Code(StrEnum):
     LAST_OWNER = "last_owner"
     NOT_FAILED = "not_failed"
     ALREADY_STARTED = "already_started"
+    ALREADY_DECIDED = "already_decided"
+    PAIR_REFUSED = "pair_refused"
     NOT_A_QUESTION = "not_a_question"
     NOT_AN_ANSWER = "not_an_answer"
     ANSWER_UNFINISHED = "answer_unfinished"
@@ -70,6 +72,8 @@ ANSWERS: dict[Code, tuple[int, str]] = {
     Code.LAST_OWNER: (409, "A collection needs an owner. Make somebody else one first."),
     Code.NOT_FAILED: (409, "Only a document that failed can be tried again."),
     Code.ALREADY_STARTED: (409, "The import was started before; nothing was changed."),
+    Code.PAIR_REFUSED: (409, "This cannot be done with the pair now."),
+    Code.ALREADY_DECIDED: (409, "This was decided before; nothing was changed."),
     Code.NOT_A_QUESTION: (409, "Only a question can be edited, and this is an answer."),
     Code.NOT_AN_ANSWER: (409, "This works on answers, and this is a question."),
     Code.ANSWER_UNFINISHED: (409, "The answer is still being written. Wait for it or stop it."),
