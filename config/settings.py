@@ -237,7 +237,7 @@ EMBEDDERS: dict[str, dict[str, Any]] = {
     "hashing": {"BACKEND": "kb.embedders.hashing.HashingEmbedder", "OPTIONS": {}},
 }
 EMBEDDER = EMBEDDERS[choice("EMBEDDER", default="minilm", among=tuple(EMBEDDERS))]
-MODEL_SERVER_URL = env.str("MODEL_SERVER_URL", default="")
+MODEL_SERVER_URL = env.str("MODEL_SERVER_URL", default=RUNNING.get("MODEL_SERVER_URL", ""))
 GENERATORS: dict[str, dict[str, Any]] = {
     "extractive": {"BACKEND": "kb.generators.extractive.ExtractiveGenerator", "OPTIONS": {}},
     "chat_completions": {
@@ -245,7 +245,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
         "OPTIONS": {
             "url": MODEL_SERVER_URL,
             "base_model": env.str("MODEL_NAME", default="tgi"),
-            "api_key": env.str("MODEL_SERVER_KEY", default=""),
+            "api_key": env.str("MODEL_SERVER_KEY", default=RUNNING.get("MODEL_SERVER_KEY", "")),
             "timeout_s": positive("MODEL_TIMEOUT_S", default=60),
         },
     },
@@ -260,7 +260,24 @@ if GENERATOR_NAME == "chat_completions" and not MODEL_SERVER_URL:
 GENERATOR = GENERATORS[GENERATOR_NAME]
 # Offered when the model server is away.
 FALLBACK_GENERATOR = GENERATORS["extractive"]
+
+# --- Training ---------------------------------------------------------------------------------
+BASE_MODEL = env.str("BASE_MODEL", default="")
+# One process a card; with more than one the recipe is started through `accelerate launch`.
+TRAIN_PROCESSES = positive("TRAIN_PROCESSES", default=1)
+ACCELERATE_CONFIG = env.str("ACCELERATE_CONFIG", default="")
+STOP_TRAINING_S = positive("STOP_TRAINING_S", default=300)
+DEVICE_WATTS = whole("DEVICE_WATTS", default=0, least=0)
+DEVICE_HOUR_PRICE = env.float("DEVICE_HOUR_PRICE", default=0.0)
+ENERGY_PRICE = env.float("ENERGY_PRICE", default=0.0)
 MAX_ANSWER_TOKENS = positive("MAX_ANSWER_TOKENS", default=512)
+
+# --- Serving ----------------------------------------------------------------------------------
+# What loads adapters: our own model server, vLLM, or TGI under workers/tgi_supervisor.py.
+MODEL_SERVER_KIND = choice("MODEL_SERVER_KIND", default="own", among=("own", "vllm", "tgi"))
+MODEL_SERVER_ADMIN_URL = env.str("MODEL_SERVER_ADMIN_URL", default=MODEL_SERVER_URL)
+TGI_SUPERVISOR_DIR = env.str("TGI_SUPERVISOR_DIR", default=str(DATA_DIR / "tgi"))
+SECOND_PERSON_ACTIVATES = env.bool("SECOND_PERSON_ACTIVATES", default=False)
 
 # --- Limits a person can meet, a minute -------------------------------------------------------
 RATE_LIMITS = {

@@ -8,6 +8,7 @@ that a fault in the application cannot take its supervisor along.
 import argparse
 import fcntl
 import http.client
+import importlib.util
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ FIRST_PAGE_TIMEOUT_S = 60.0
 LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b(?! celery\.redirected)")
 
 LOUD_LINES_PER_MINUTE = 5
+MODEL_PACKAGES = ("torch", "transformers", "peft")
 
 
 class CannotStart(Exception):
@@ -60,8 +62,15 @@ class Service(Protocol):
 class Child:
     """One of our own programs, in a process group of its own."""
 
-    def __init__(self, name: str, command: Sequence[str], data_dir: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        data_dir: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.command = command
+        self._environment = environment or {}
         self.log = data_dir / "logs" / f"{name}.log"
         self._pid_file = data_dir / "run" / f"{name}.pid"
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,6 +83,7 @@ class Child:
             self._process = subprocess.Popen(
                 self.command,
                 cwd=ROOT,
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -179,27 +189,37 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="script/up", description="Start Tacit on this machine.")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    run(options.host, options.port)
+    run(options.host, options.port, options.model)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", default=8000, type=int, help="port to listen on (8000)")
+    parser.add_argument(
+        "--model",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="also start a model server on this base model (BASE_MODEL), which words the answers",
+    )
 
 
-def run(host: str, port: int) -> None:
+def run(host: str, port: int, model: str | None = None) -> None:
     """Run everything until a signal says stop; leave with a sentence where it cannot start."""
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
-        up(host, port, stop)
+        up(host, port, stop, model)
     except (CannotStart, embedded.EmbeddedError) as error:
         sys.exit(str(error))
 
 
-def up(host: str, port: int, stop: Event) -> None:
-    """Run everything until `stop` is set. Raises CannotStart or EmbeddedError."""
+def up(host: str, port: int, stop: Event, model: str | None = None) -> None:
+    """Run everything until `stop` is set. Raises CannotStart or EmbeddedError.
+
+    `model`: the base model of a model server to start, "" for BASE_MODEL; None for no server.
+    """
     if (ROOT / ".env").is_file():
         environ.Env.read_env(ROOT / ".env")
     data_dir = Path(os.environ.get("DATA_DIR", ROOT / ".tacit")).resolve()
@@ -207,11 +227,15 @@ def up(host: str, port: int, stop: Event) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with only_one(data_dir, address):
         ours = our_programs(data_dir, host, port)
+        # Without --model, too: an earlier supervisor that was killed may have left one.
+        ours.append(Part("model", model_server(data_dir, model)))
         for part in reversed(ours):
             part.service.stop()  # left behind by a supervisor that was killed
         check_port_is_free(host, port)
         running: list[Part] = []
         try:
+            if model is None:
+                ours.pop()
             start_services(data_dir, running)
             set_environment(data_dir, address)
             prepare(stop)
@@ -262,6 +286,49 @@ def our_programs(data_dir: Path, host: str, port: int) -> list[Part]:
     ]
 
 
+def model_server(data_dir: Path, model: str | None) -> Child:
+    """Describe the model server, and point the generator at it; None describes no start.
+
+    Raises CannotStart.
+    """
+    if model is None:
+        return Child("model", (), data_dir)
+    if os.environ.get("MODEL_SERVER_URL"):
+        raise CannotStart(
+            "MODEL_SERVER_URL names a model server already; leave out --model, or the variable."
+        )
+    base = model or os.environ.get("BASE_MODEL", "")
+    check_can_serve(base)
+    if Path(base).is_dir():
+        base = str(Path(base).resolve())  # the server runs in another folder
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ["MODEL_SERVER_URL"] = f"http://127.0.0.1:{port}"
+    os.environ["MODEL_SERVER_KEY"] = secret_key(data_dir / "model_server_key")
+    command = [
+        *(sys.executable, "-m", "workers.model_server", base, "--port", str(port)),
+        *("--graceful-timeout-s", "2"),
+    ]
+    return Child("model", command, data_dir, {"API_KEY": os.environ["MODEL_SERVER_KEY"]})
+
+
+def check_can_serve(base: str) -> None:
+    """Raise CannotStart unless there is a base model, and what computes it."""
+    if not base:
+        raise CannotStart(
+            "--model needs a base model: a folder after it, or in BASE_MODEL."
+            " manage.py make_base_model makes a small one."
+        )
+    if base.startswith(("/", ".", "~")) and not Path(base).is_dir():
+        raise CannotStart(f"There is no base model in “{base}”.")
+    missing = [name for name in MODEL_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CannotStart(
+            f"--model needs {', '.join(missing)}, which requirements/train.lock and torch bring;"
+            " docs/model-server.md says how to install them."
+        )
+
+
 def check_port_is_free(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=_family(host)).close()
@@ -297,8 +364,9 @@ def set_environment(data_dir: Path, address: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     if not os.environ.get("SECRET_KEY"):
         os.environ["SECRET_KEY"] = secret_key(data_dir / "secret_key")
-    names = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY")
-    embedded.write_urls(data_dir, {name: os.environ[name] for name in names})
+    names = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MODEL_SERVER_URL", "MODEL_SERVER_KEY")
+    set_names = [name for name in names if os.environ.get(name)]
+    embedded.write_urls(data_dir, {name: os.environ[name] for name in set_names})
 
 
 def forget_services(data_dir: Path) -> None:

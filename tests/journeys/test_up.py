@@ -36,6 +36,7 @@ class Up:
         self.environment = inherited | {"DATA_DIR": str(data_dir), "EMBEDDER": "hashing"}
         self.console = data_dir / "console.txt"
         self.process: subprocess.Popen[bytes] | None = None
+        self.arguments: list[str] = []
 
     def start(self) -> str:
         """Start and wait for the first page; returns what was printed."""
@@ -48,7 +49,7 @@ class Up:
         return self.console.read_text()
 
     def command(self) -> list[str]:
-        return [sys.executable, "manage.py", "up", "--port", str(self.port)]
+        return [sys.executable, "manage.py", "up", "--port", str(self.port), *self.arguments]
 
     def stop(self) -> str:
         """Press Ctrl-C; returns all that was printed."""
@@ -146,3 +147,25 @@ def test_up_refuses_a_taken_port_before_it_starts_anything(up):
     assert refused.returncode == 1
     assert f"script/up --port {up.port + 1}" in refused.stderr
     assert not (up.data_dir / "postgres").exists()
+
+
+@pytest.mark.train
+def test_up_with_a_model_asks_it_and_knows_it_in_other_commands(up, tmp_path):
+    pytest.importorskip("peft", reason="peft comes with the train extra")
+    from benchmarks import random_models
+
+    base = random_models.make_base(tmp_path / "base")
+    assert "--model needs a base model" in up.manage("up", "--model").stderr
+    assert "There is no base model in" in up.manage("up", "--model", "/nowhere").stderr
+    up.environment |= {"BASE_MODEL": str(base), "OMP_NUM_THREADS": "1"}
+    up.arguments = ["--model"]
+    up.start()
+    probe = (
+        "import asyncio; from kb.backends import get_backend;"
+        "asyncio.run(get_backend('GENERATOR').probe()); print('it answers')"
+    )
+    wait_for(lambda: "it answers" in up.shell(probe))
+    server = up.pid("model")
+    assert server
+    assert up.stop().endswith("Stopped.\n")
+    assert processes.started_at(server) is None

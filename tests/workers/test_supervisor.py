@@ -169,3 +169,26 @@ def test_a_failed_preparation_stops_the_start(monkeypatch, tmp_path):
     (tmp_path / "manage.py").write_text("raise SystemExit(3)")
     with pytest.raises(supervisor.CannotStart):
         supervisor.prepare(Event())
+
+
+def test_without_what_computes_a_model_the_start_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(supervisor, "MODEL_PACKAGES", ("json", "no_such_package"))
+    with pytest.raises(supervisor.CannotStart, match="--model needs no_such_package"):
+        supervisor.check_can_serve(str(tmp_path))
+
+
+def test_a_model_server_of_ones_own_and_one_of_ours_exclude_each_other(data_dir, monkeypatch):
+    monkeypatch.setenv("MODEL_SERVER_URL", "http://tgi")
+    with pytest.raises(supervisor.CannotStart, match="leave out --model"):
+        supervisor.model_server(data_dir, "")
+
+
+def test_the_model_servers_key_is_in_no_command_line(data_dir, monkeypatch, tmp_path):
+    monkeypatch.setattr(supervisor, "MODEL_PACKAGES", ())
+    for name in ("MODEL_SERVER_URL", "MODEL_SERVER_KEY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("BASE_MODEL", str(tmp_path))
+    child = supervisor.model_server(data_dir, "")
+    assert str(tmp_path) in child.command
+    assert os.environ["MODEL_SERVER_KEY"] not in " ".join(child.command)
+    assert os.environ["MODEL_SERVER_URL"].rpartition(":")[2] in child.command

@@ -20,4 +20,4 @@ class Command(BaseCommand):
         supervisor.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        supervisor.run(options["host"], options["port"])
+        supervisor.run(options["host"], options["port"], options["model"])

@@ -1,0 +1,298 @@
+"""TGI's supervisor with a launcher that runs our model server as TGI behaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune import loading
+from tests.workers.conftest import KEY, ROOT, free_port, is_up, wait_for
+from workers import processes, tgi_supervisor
+
+pytestmark = pytest.mark.train
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+CHATS = [[{"role": "user", "content": text}] for text in ("Who keeps the keys?", "Größe?", "0123")]
+
+
+@pytest.fixture(scope="module")
+def references(models: Path) -> Path:
+    """Give the adapters a, b and c their probe.json."""
+    from finetune import reference
+
+    for name in "abc":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's own, about transformers
+            reference.measure(models / "base", models / name, CHATS, tokens=8).write(models / name)
+    return models
+
+
+@dataclass
+class Supervised:
+    """A running supervisor, and a client that keeps asking it."""
+
+    folder: Path
+    url: str
+    models: Path
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def loader(self) -> loading.SupervisedLoader:
+        return loading.SupervisedLoader(self.folder, timeout_s=150)
+
+    def placed(self, name: str) -> loading.Placed:
+        return loading.Placed(name, str(self.models / name))
+
+    def ask(self, model: str, tokens: int = 6) -> str:
+        """Return the text of a greedy answer; raises OSError when there is none."""
+        body = {
+            "model": model,
+            "messages": CHATS[0],
+            "max_tokens": tokens,
+            "temperature": 0,
+        }
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/v1/chat/completions", data, headers)
+        with _opener.open(request, timeout=60) as response:
+            text: str = json.load(response)["choices"][0]["message"]["content"]
+            return text
+
+    def instances(self) -> list[int]:
+        return [int(pid) for pid in loading.read_processes(self.folder)]
+
+
+@pytest.fixture
+def supervise(references: Path, tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    """Return a function that starts a supervisor: options → Supervised, with adapter “a”."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.workers.fake_launcher "$@"\n')
+    launcher.chmod(0o755)
+    started = []
+
+    def start(*options: str) -> Supervised:
+        folder = tmp_path / "shared"
+        folder.mkdir(exist_ok=True)
+        with loading.wanted(folder) as adapters:
+            adapters["a"] = str(references / "a")
+        port = free_port()
+        log = tmp_path / "log"
+        environment = {
+            **os.environ,
+            "API_KEY": KEY,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "FAKE_LAUNCHER_FORGETS": str(tmp_path / "forgets"),
+            "FAKE_LAUNCHER_BREAKS": str(tmp_path / "breaks"),
+        }
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "workers.tgi_supervisor", str(folder)),
+                    *("--port", str(port), "--launcher", str(launcher), "--tolerance", "0.01"),
+                    *("--ready-timeout-s", "80", "--drain-timeout-s", "20", *options),
+                    *("--", "--model-id", str(references / "base")),
+                ],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+        supervised = Supervised(folder, f"http://127.0.0.1:{port}", references, process, log)
+        started.append(supervised)
+        wait_for(
+            lambda: "a" in loading.read_state(folder).serving or process.poll() is not None,
+            timeout_s=120,
+        )
+        assert process.poll() is None, log.read_text()
+        return supervised
+
+    yield start
+    for supervised in started:
+        if supervised.process.poll() is None:
+            supervised.process.terminate()
+            supervised.process.wait(timeout=40)
+        for pid in supervised.instances():
+            processes.kill_group(pid)
+
+
+@dataclass
+class Asking:
+    """Ask all the time from another thread; collects answers and failures."""
+
+    supervised: Supervised
+    answers: list[str] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> "Asking":
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.answers.append(self.supervised.ask("a"))
+            except OSError as error:
+                self.failures.append(error)
+
+
+def test_the_start_line_names_paths_and_the_training_type():
+    options = tgi_supervisor.Options(Path("/f"), arguments=("--model-id", "/m"))
+    command = tgi_supervisor.command(options, 81, {"x-v1-0a": "/x", "y-v2-0b": "/y"})
+    assert command[0] == "text-generation-launcher"
+    line = " ".join(command)
+    assert "--dtype bfloat16 --usage-stats off --lora-adapters x-v1-0a=/x,y-v2-0b=/y" in line
+    assert line.endswith("--model-id /m")
+    assert "--lora-adapters" not in tgi_supervisor.command(options, 81, {})
+
+
+def test_the_set_changes_without_a_failed_request(supervise: Callable[..., Supervised]):
+    supervised = supervise()
+    [first] = supervised.instances()
+    base, before = supervised.ask("tgi"), supervised.ask("a")
+    assert supervised.ask("b") == base  # the silent fall: not loaded yet
+    with Asking(supervised) as asking:
+        supervised.loader.ensure_loaded(supervised.placed("b"))
+        assert supervised.ask("b") not in (base, before)
+        wait_for(lambda: processes.started_at(first) is None)
+        supervised.loader.unload("b")
+        assert supervised.ask("b") == base
+    assert asking.failures == []
+    assert set(asking.answers) == {before}
+    assert len(asking.answers) > 20
+
+
+def test_an_answer_on_the_old_instance_is_finished(supervise: Callable[..., Supervised]):
+    supervised = supervise()
+    whole = supervised.ask("a", 480)
+    answers: list[str] = []
+    stop = threading.Event()
+
+    def ask_long() -> None:
+        while not stop.is_set():
+            answers.append(supervised.ask("a", 480))
+
+    thread = threading.Thread(target=ask_long)
+    thread.start()
+    supervised.loader.ensure_loaded(supervised.placed("c"))
+    stop.set()
+    thread.join()
+    assert set(answers) == {whole}
+
+
+def test_an_adapter_that_the_server_drops_is_refused_and_the_old_set_serves_on(
+    supervise: Callable[..., Supervised], tmp_path: Path
+):
+    supervised = supervise()
+    [first] = supervised.instances()
+    (tmp_path / "forgets").write_text("b")
+    with Asking(supervised) as asking, pytest.raises(loading.LoadingFailed, match="after training"):
+        supervised.loader.ensure_loaded(supervised.placed("b"))
+    assert asking.failures == []
+    assert processes.started_at(first) is not None
+    assert loading.read_state(supervised.folder).serving == ("a",)
+    (tmp_path / "forgets").unlink()
+    (tmp_path / "breaks").write_text("c")
+    with pytest.raises(loading.LoadingFailed, match="ended at its start with code 3"):
+        supervised.loader.ensure_loaded(supervised.placed("c"))
+    supervised.loader.ensure_loaded(supervised.placed("b"))
+
+
+def test_replicas_are_replaced_one_after_the_other(supervise: Callable[..., Supervised]):
+    supervised = supervise("--devices", "0", "1", "--change", "rolling")
+    wait_for(lambda: len(supervised.instances()) == 2, timeout_s=150)
+    wait_for(lambda: loading.read_state(supervised.folder).revision == 1, timeout_s=150)
+    before = set(supervised.instances())
+    most = 0
+    with Asking(supervised) as asking:
+        done = threading.Event()
+
+        def load() -> None:
+            supervised.loader.ensure_loaded(supervised.placed("b"))
+            done.set()
+
+        threading.Thread(target=load).start()
+        while not done.wait(0.1):
+            most = max(most, len(supervised.instances()))
+        base = supervised.ask("tgi")
+        assert all(supervised.ask("b") != base for _ in range(6))
+    assert asking.failures == []
+    assert most == 2
+    assert before.isdisjoint(supervised.instances())
+
+
+def test_a_killed_instance_comes_back(supervise: Callable[..., Supervised]):
+    supervised = supervise()
+    [first] = supervised.instances()
+    os.killpg(first, signal.SIGKILL)
+    wait_for(lambda: supervised.instances() not in ([first], []))
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        supervised.ask("a")
+    wait_for(lambda: is_up(supervised.url), timeout_s=150)
+    assert supervised.ask("a") != supervised.ask("tgi")
+
+
+def test_what_a_killed_supervisor_left_is_ended_and_sigterm_ends_all(
+    supervise: Callable[..., Supervised],
+):
+    killed = supervise()
+    [left] = killed.instances()
+    killed.process.kill()
+    killed.process.wait()
+    assert processes.started_at(left) is not None
+    loading.write_state(
+        killed.folder,
+        loading.SupervisorState(),
+        loading.read_processes(killed.folder),
+    )
+    successor = supervise()
+    assert processes.started_at(left) is None
+    [now] = successor.instances()
+    successor.process.terminate()
+    assert successor.process.wait(timeout=40) == 0
+    assert processes.started_at(now) is None
+    assert successor.instances() == []
+
+
+def test_two_processes_may_change_the_wanted_list_at_once(tmp_path: Path):
+    def add(number: int) -> None:
+        for i in range(20):
+            with loading.wanted(tmp_path) as adapters:
+                adapters[f"{number}-{i}"] = "/x"
+                time.sleep(0.001)
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    adapters, revision = loading.read_wanted(tmp_path)
+    assert len(adapters) == revision == 80
+
+
+def test_a_name_is_not_wanted_for_two_folders(tmp_path: Path):
+    with loading.wanted(tmp_path) as adapters:
+        adapters["x"] = "/one"
+    loader: Any = loading.SupervisedLoader(tmp_path, timeout_s=0.1)
+    with pytest.raises(loading.LoadingFailed, match="wanted already"):
+        loader.ensure_loaded(loading.Placed("x", "/two"))
+    with pytest.raises(loading.LoadingFailed, match="in time"):
+        loader.ensure_loaded(loading.Placed("x", "/one"))
