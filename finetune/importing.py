@@ -499,23 +499,18 @@ def _sources_of(pair: Pair) -> list[dict[str, Any]]:
 def _source_of(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
-    numbers = {
-        name: value.get(name, 1) for name in ("marker", "version", "page_first", "page_last")
-    }
-    span = {name: value.get(name) for name in ("start", "end")}
-    if not all(
-        type(n) is int and 0 <= n <= MAX_NUMBER for n in [*numbers.values(), *span.values()]
-    ):
+    defaults = {"marker": 1, "version": 1, "page_first": 1, "page_last": 1, "start": -1, "end": -1}
+    numbers = {name: value.get(name, default) for name, default in defaults.items()}
+    if not all(type(number) is int and 0 <= number <= MAX_NUMBER for number in numbers.values()):
         return None
     texts = {name: value.get(name, "") for name in ("document", "title", "text")}
     if not all(isinstance(text, str) for text in texts.values()):
         return None
-    if not (
-        1 <= numbers["marker"] <= MAX_MARKER and len(texts["text"]) == span["end"] - span["start"]
-    ):
+    length = numbers["end"] - numbers["start"]
+    if not (1 <= numbers["marker"] <= MAX_MARKER and 0 < length == len(texts["text"])):
         return None
     path = value.get("heading_path", [])
     headings = [str(heading) for heading in path] if isinstance(path, list) else []
     is_distractor = value.get("is_distractor") is True
     texts["title"] = texts["title"][:500]
-    return {**numbers, **span, **texts, "heading_path": headings, "is_distractor": is_distractor}
+    return {**numbers, **texts, "heading_path": headings, "is_distractor": is_distractor}

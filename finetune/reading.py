@@ -286,12 +286,16 @@ def _mapped(left: dict[str, Any], mapping: Mapping[str, str]) -> list[Pair]:
     turns = [t for turn in turns for t in _exchange(turn)] if isinstance(turns, list) else []
     texts = {n: _as_text(taken.get(n), NAMES[n]) for n in FIELDS if n not in ("messages", "tags")}
     if turns and not mapping.get("instruction"):
-        left |= {"system": texts["system"], "chosen": texts["output"]}
-        pair = _conversation(left | {"rejected": texts["rejected"]}, turns)
+        named = {"system": "system", "chosen": "output", "rejected": "rejected"}
+        besides = {name: left.pop(name) for name in named if name in left}
+        left |= {name: texts[field] for name, field in named.items()}
+        pair = _conversation(left, turns)
+        left |= besides
     else:
-        pair = Pair(**texts)
         spoken = _turns(left, turns) if turns else []
-        pair.messages = [{"role": role, "content": text} for role, text in spoken]
+        pair = Pair(messages=[{"role": role, "content": text} for role, text in spoken])
+        for name, text in texts.items():
+            setattr(pair, name, text)
     pair.tags = _tags(taken)
     if "tags" in taken and taken["tags"]:
         left[mapping["tags"]] = taken["tags"]

@@ -168,7 +168,7 @@ def _as_sharegpt_turn(turn: Mapping[str, str]) -> dict[str, Any]:
 def _as_message(turn: Mapping[str, str], *, with_calls: bool = True) -> dict[str, Any]:
     """Spell a turn for chat templates: a tool call is a field of the assistant's turn."""
     call = unpacked(turn["content"]) if with_calls and turn["role"] == "tool_call" else None
-    calls = call if isinstance(call, list) else [call]
+    calls: list[Any] = call if isinstance(call, list) else [call]
     if not all(isinstance(c, dict) and set(c) == {"name", "arguments"} for c in calls):
         return {"role": turn["role"], "content": turn["content"]}
     functions = [{"name": c["name"], "arguments": c["arguments"]} for c in calls]

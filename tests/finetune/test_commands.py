@@ -41,7 +41,7 @@ def test_pairs_come_in_and_go_out(dataset: Dataset, alice: User, file: Path) -> 
 
     told = run("import_pairs", file, problems=left_out)
 
-    assert "1 pairs in, 1 rows left out" in told
+    assert "pairs in: 1\nrows left out: 1\n" in told
     assert "row 2: The output is empty." in told
     assert json.loads(left_out.read_text())["row"] == 2
     assert "has this very file already" in run("import_pairs", file)
@@ -61,7 +61,7 @@ def test_a_new_data_set_is_made(dataset: Dataset, alice: User, file: Path) -> No
 def test_a_file_is_only_looked_at(dataset: Dataset, alice: User, file: Path) -> None:
     told = run("import_pairs", file, dry_run=True)
 
-    assert "Alpaca, JSON lines: 2 rows, 1 pairs" in told
+    assert "Alpaca, JSON lines; rows: 2; pairs: 1" in told
     assert "row 2: The output is empty." in told
     assert not dataset.pairs.exists()
 

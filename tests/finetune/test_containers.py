@@ -1,10 +1,13 @@
 """Rows are read one by one from any of the files they come in."""
 
+import csv
 import json
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from finetune import containers, parquet
 from finetune.containers import Row, UnreadableFile
@@ -81,6 +84,22 @@ def test_a_conversation_is_no_wrapper_of_rows(path: Path) -> None:
 def test_a_cell_keeps_its_line_ends(path: Path) -> None:
     text = 'a,b\r\n1,"x\r\ny\n\nz"\r\n2,"\r"\r\n'
     assert values(read(path, text)[1]) == [{"a": "1", "b": "x\r\ny\n\nz"}, {"a": "2", "b": "\r"}]
+
+
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(any_text, any_text), min_size=1, max_size=5))
+def test_any_text_comes_out_of_a_table_as_it_went_in(
+    path: Path, rows: list[tuple[str, str]]
+) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("first", "second"), *rows])
+
+    found = list(containers.read(path, "csv"))
+
+    assert values(found) == [{"first": a, "second": b} for a, b in rows]
 
 
 def test_columns_without_or_with_the_same_name_are_told_apart(path: Path) -> None:

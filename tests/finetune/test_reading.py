@@ -207,12 +207,13 @@ def test_columns_are_guessed_by_their_names() -> None:
 
 
 def test_a_mapped_conversation_needs_no_instruction() -> None:
-    row = {"talk": [["Hello", "Hi."], ["How deep?", "30 m."]]}
+    row = {"talk": [["Hello", "Hi."], ["How deep?", "30 m."]], "id": 7, "chosen": 3}
 
     pair = read(row, {"messages": "talk"})
 
     assert (pair.instruction, pair.output) == ("How deep?", "30 m.")
     assert pair.messages == [turn("user", "Hello"), turn("assistant", "Hi.")]
+    assert pair.extra == {"id": 7, "chosen": 3}
 
 
 def test_a_cell_may_hold_json() -> None:

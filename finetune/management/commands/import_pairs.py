@@ -75,8 +75,8 @@ class Command(BaseCommand):
         found = importing.preview(made)
         more = "" if found.is_whole else ", and there are more"
         self.stdout.write(
-            f"{made.get_format_display()}, {made.get_container_display()}:"
-            f" {found.row_count:,} rows{more}, {found.pair_count:,} pairs"
+            f"{made.get_format_display()}, {made.get_container_display()};"
+            f" rows: {found.row_count:,}{more}; pairs: {found.pair_count:,}"
         )
         for number, reason in found.problems:
             self.stdout.write(f"row {number}: {reason}")
@@ -93,7 +93,8 @@ class Command(BaseCommand):
                 break
             time.sleep(POLL_S)
         made.refresh_from_db()
-        self.stdout.write(f"{made.imported_count:,} pairs in, {made.problem_count:,} rows left out")
+        self.stdout.write(f"pairs in: {made.imported_count:,}")
+        self.stdout.write(f"rows left out: {made.problem_count:,}")
         for problem in made.problems.order_by("row_number")[:SHOWN_PROBLEMS]:
             self.stdout.write(f"row {problem.row_number}: {problem.reason}")
         if problems:

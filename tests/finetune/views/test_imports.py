@@ -46,7 +46,7 @@ def test_a_file_is_looked_at_confirmed_and_followed(signed_in: Client, dataset: 
 
     page = signed_in.post(address, {"file": file(lines(GOOD, BAD))}, follow=True)
 
-    assert b"2 rows give 1 pairs." in page.content
+    assert b"2 rows, 1 pair." in page.content
     assert b"1 row would be left out." in page.content
     assert b"Row 2: The output is empty." in page.content
     assert b"In &lt;b&gt;August&lt;/b&gt;." in page.content
