@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from kb.citations import find_citations
 from kb.reading import sentences_taken
-from kb.sentences import split_sentences
+from kb.sentences import MARKER_GROUP, split_sentences
 
 
 class Mark(NamedTuple):
@@ -25,6 +25,7 @@ class Mark(NamedTuple):
     label: str = ""
 
 
+_CITATION = re.compile(MARKER_GROUP)
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 # Longer texts are compared line by line: words would take seconds.
 _MOST_WORDS = 4_000
@@ -54,7 +55,7 @@ def supporting(output: str, marker: int, passage: str) -> list[Mark]:
     for sentence in split_sentences(output):
         named = {c.marker for c in cited if sentence.start <= c.start < sentence.end}
         if marker in named or not named:
-            claims.append(output[sentence.start : sentence.end])
+            claims.append(_CITATION.sub("", output[sentence.start : sentence.end]))
     return [Mark(start, end, "said") for start, end in sentences_taken(claims, passage)]
 
 

@@ -268,7 +268,7 @@ def _old_slices(sources: Sequence[PairSource]) -> dict[int, str]:
             "pk", "text"
         )
     )
-    return {s.pk: texts.get(s.version_id, "")[s.start : s.end] for s in sources}
+    return {s.pk: texts.get(s.version_id or 0, "")[s.start : s.end] for s in sources}
 
 
 def _look_at_source(source: PairSource, version: DocumentVersion, stretch: str) -> None:

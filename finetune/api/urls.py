@@ -2,10 +2,20 @@
 
 from django.urls import path
 
-from finetune.api import cleaning, imports
+from finetune.api import cleaning, feedback, imports, pairs
 
 urlpatterns = [
     # --- Data sets and pairs ---
+    path("datasets/", pairs.Datasets.as_view(), name="datasets"),
+    path("datasets/<int:pk>/", pairs.OneDataset.as_view(), name="dataset"),
+    path("datasets/<int:pk>/pairs/", pairs.Pairs.as_view(), name="pairs"),
+    path("datasets/<int:pk>/next/", pairs.NextPair.as_view(), name="next-pair"),
+    path("datasets/<int:pk>/undo/", pairs.UndoneReview.as_view(), name="undone-review"),
+    path("datasets/<int:pk>/log/", pairs.Log.as_view(), name="log"),
+    path("pairs/<int:pk>/", pairs.OnePair.as_view(), name="pair"),
+    path("pairs/<int:pk>/approve/", pairs.Approval.as_view(), name="pair-approve"),
+    path("pairs/<int:pk>/reject/", pairs.Rejection.as_view(), name="pair-reject"),
+    path("pairs/<int:pk>/reopen/", pairs.Reopening.as_view(), name="pair-reopen"),
     # --- Import and export ---
     path("datasets/<int:pk>/imports/", imports.Imports.as_view(), name="imports"),
     path("datasets/<int:pk>/export/", imports.Export.as_view(), name="export"),
@@ -36,4 +46,26 @@ urlpatterns = [
         name="snapshot-reproduction",
     ),
     # --- Feedback, gaps, drafts ---
+    path("triage/", feedback.Triage.as_view(), name="triage"),
+    path("triage/undo/", feedback.UndoTriage.as_view(), name="triage-undo"),
+    path("triage/<int:pk>/", feedback.OneTriage.as_view(), name="triage-item"),
+    path("triage/<int:pk>/sort/", feedback.SortTriage.as_view(), name="triage-sort"),
+    path("retrieval-questions/", feedback.RetrievalQuestions.as_view(), name="retrieval-questions"),
+    path(
+        "retrieval-questions/<int:pk>/",
+        feedback.OneRetrievalQuestion.as_view(),
+        name="retrieval-question",
+    ),
+    path("gaps/", feedback.Gaps.as_view(), name="gaps"),
+    path("gaps/<int:pk>/", feedback.OneGap.as_view(), name="gap"),
+    path("gaps/<int:pk>/merge/", feedback.MergeGap.as_view(), name="gap-merge"),
+    path(
+        "gaps/<int:pk>/questions/<int:question_id>/split/",
+        feedback.SplitGap.as_view(),
+        name="gap-split",
+    ),
+    path("datasets/<int:pk>/draftings/", feedback.Draftings.as_view(), name="draftings"),
+    path("draftings/<int:pk>/", feedback.OneDrafting.as_view(), name="drafting"),
+    path("draftings/<int:pk>/stop/", feedback.StopDrafting.as_view(), name="drafting-stop"),
+    path("draftings/<int:pk>/resume/", feedback.ResumeDrafting.as_view(), name="drafting-resume"),
 ]

@@ -54,7 +54,7 @@ def _page(
         "snapshots": staleness.snapshots_with([found.pk]),
         "reject_reasons": REASONS,
         "is_open": found.state in InstructionPair.OPEN,
-        "judged": found.reviews.standing().filter(reviewer=request.user).exists(),
+        "judged": Review.objects.standing().filter(pair=found, reviewer=request.user).exists(),
     }
     return render(request, "finetune/pair.html", context)
 

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from finetune import bulk
 from finetune.forms import SORTS, PairFilterForm, RejectForm, TagPairsForm
 from finetune.models import Dataset, InstructionPair, SavedView
-from finetune.views.review import find_dataset
+from finetune.views.review import find_dataset, storable
 from kb.views.requests import PersonRequest, number_in
 
 PAGE_ROWS = 50
@@ -137,8 +137,8 @@ def _query_string(values: QueryDict) -> str:
 def view_save(request: PersonRequest, pk: int) -> HttpResponse:
     """Keep the present filter under a name; the same name again replaces it."""
     found = find_dataset(request, pk)
-    name = " ".join(request.POST.get("name", "").split())[:80]
-    query = _query_string(QueryDict(request.POST.get("query", "")[:2000]))
+    name = " ".join(storable(request.POST.get("name", "")).split())[:80]
+    query = _query_string(QueryDict(storable(request.POST.get("query", ""))[:2000]))
     if name:
         SavedView.objects.update_or_create(
             user=request.user, dataset=found, name=name, defaults={"query": query}

@@ -12,9 +12,9 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
-from finetune import agreement
-from finetune.models import AuditEvent, Dataset, InstructionPair, Review
-from finetune.views.review import find_dataset
+from finetune import agreement, curation
+from finetune.models import AuditEvent, InstructionPair, Review
+from finetune.views.review import find_dataset, storable
 from kb.models import User
 from kb.views.requests import PersonRequest, number_in
 
@@ -108,7 +108,7 @@ def _names(people: set[int]) -> dict[int, str]:
 
 def _weeks(reviews: QuerySet[Review], together: list[Judgement]) -> list[WeekOf]:
     since = timezone.now() - timedelta(weeks=WEEKS)
-    rows = (
+    rows: list[dict[str, Any]] = list(
         reviews.filter(created_at__gt=since)
         .annotate(week=TruncWeek("created_at"))
         .order_by()
@@ -121,7 +121,6 @@ def _weeks(reviews: QuerySet[Review], together: list[Judgement]) -> list[WeekOf]
         )
         .order_by("-week", "-judged")
     )
-    rows = list(rows)
     names = _names({row["reviewer"] for row in rows})
     agreed = _with_others(together)
     return [_week_of(row, names, agreed) for row in rows]
@@ -176,8 +175,8 @@ def _twos(together: list[Judgement]) -> list[Two]:
 def audit(request: PersonRequest, pk: int) -> HttpResponse:
     """Show what was decided about the data set and its pairs, newest first."""
     found = find_dataset(request, pk)
-    events = _events(request, found)
-    person, action = request.GET.get("person", ""), request.GET.get("action", "")
+    events = curation.log_of(request.user, found)
+    person, action = storable(request.GET.get("person", "")), request.GET.get("action", "")
     if person:
         events = events.filter(username=person)
     if action in AuditEvent.Action.values:
@@ -195,13 +194,3 @@ def audit(request: PersonRequest, pk: int) -> HttpResponse:
         "person": person,
     }
     return render(request, "finetune/audit.html", context)
-
-
-def _events(request: PersonRequest, found: Dataset) -> QuerySet[AuditEvent]:
-    """Decisions about the data set and pairs of it that the person may see, or that are gone."""
-    visible = InstructionPair.objects.visible_to(request.user).filter(dataset=found)
-    of_pairs = Q(subject_kind="instructionpair", subject_id__in=visible.values("pk"))
-    deleted = Q(subject_kind="instructionpair", action="deleted", detail__dataset=found.pk)
-    of_set = Q(subject_kind="dataset", subject_id=found.pk) | Q(detail__dataset=found.pk)
-    kept = AuditEvent.objects.visible_to(request.user).filter(collection=found.collection_id)
-    return kept.filter(of_pairs | deleted | of_set)

@@ -135,7 +135,9 @@ def judge(request: PersonRequest, pair: InstructionPair) -> InstructionPair:
     values, verdict = request.POST, request.POST.get("verdict", "")
     seconds = min(float(number_in(values.get("seconds", "")) or 0), 3600.0)
     if verdict == "reject":
-        return curation.reject(pair, request.user, values.get("reason", ""), seconds=seconds)
+        return curation.reject(
+            pair, request.user, storable(values.get("reason", "")), seconds=seconds
+        )
     if verdict != "approve":
         raise CurationRefused(_("Choose to accept or to reject."))
     return curation.approve(pair, request.user, content=edited(request), seconds=seconds)
@@ -146,5 +148,9 @@ def edited(request: PersonRequest) -> dict[str, Any] | None:
     found = {name: request.POST[name] for name in EDITABLE if name in request.POST}
     if any(len(text) > MAX_FIELD for text in found.values()):
         raise CurationRefused(_("A field is longer than anybody reads. Shorten it."))
-    # A browser sends line ends as CRLF.
-    return {name: text.replace("\r\n", "\n") for name, text in found.items()} or None
+    return {name: storable(text) for name, text in found.items()} or None
+
+
+def storable(text: str) -> str:
+    """Give what the database takes: a browser sends line ends as CRLF, anybody sends NUL."""
+    return text.replace("\r\n", "\n").replace("\x00", "")

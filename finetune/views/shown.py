@@ -92,4 +92,4 @@ def _shown_source(pair: InstructionPair, source: PairSource, is_readable: bool) 
 
 
 def _said(pair: InstructionPair) -> list[Review]:
-    return list(pair.reviews.standing().select_related("reviewer").order_by("created_at"))
+    return list(Review.objects.standing().filter(pair=pair).order_by("created_at"))

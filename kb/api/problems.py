@@ -46,6 +46,7 @@ class Code(StrEnum):
     ALREADY_STARTED = "already_started"
     ALREADY_DECIDED = "already_decided"
     PAIR_REFUSED = "pair_refused"
+    NOT_NOW = "not_now"
     NOT_A_QUESTION = "not_a_question"
     NOT_AN_ANSWER = "not_an_answer"
     ANSWER_UNFINISHED = "answer_unfinished"
@@ -74,6 +75,7 @@ ANSWERS: dict[Code, tuple[int, str]] = {
     Code.ALREADY_STARTED: (409, "The import was started before; nothing was changed."),
     Code.PAIR_REFUSED: (409, "This cannot be done with the pair now."),
     Code.ALREADY_DECIDED: (409, "This was decided before; nothing was changed."),
+    Code.NOT_NOW: (409, "This cannot be done now."),
     Code.NOT_A_QUESTION: (409, "Only a question can be edited, and this is an answer."),
     Code.NOT_AN_ANSWER: (409, "This works on answers, and this is a question."),
     Code.ANSWER_UNFINISHED: (409, "The answer is still being written. Wait for it or stop it."),

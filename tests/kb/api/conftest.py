@@ -6,8 +6,8 @@ import pytest
 from django.core.files.base import ContentFile
 from django.utils import timezone
 
-from finetune import importing
-from finetune.models import Dataset, PairImport
+from finetune import curation, importing
+from finetune.models import Dataset, InstructionPair, PairImport
 from kb import chat
 from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
@@ -127,3 +127,11 @@ def pair_import(collection: Collection) -> PairImport:
     dataset = Dataset.objects.create(collection=collection, name="Ice")
     file = ContentFile(b'{"instruction": "Melts a glacier?", "output": "Yes."}')
     return importing.add_file(dataset, file, name="a.jsonl", user=collection.created_by)[0]
+
+
+@pytest.fixture
+def instruction_pair(pair_import: PairImport) -> InstructionPair:
+    """A pair that waits to be judged, in the data set of `pair_import`."""
+    content = {"instruction": "When does the glacier melt?", "output": "In August."}
+    user, dataset = pair_import.created_by, pair_import.dataset
+    return curation.create_pair(user, dataset, origin="typed", content=content)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.models import PairImport
+from finetune.models import InstructionPair, PairImport
 from kb.models import Collection, Conversation, Document, Message
 from tests.kb.api.client import ApiClient, document
 from tests.kb.api.test_permissions import BODIES, OPERATIONS, each
@@ -49,6 +49,7 @@ def ids(
     conversation: Conversation,
     answer: Message,
     pair_import: PairImport,
+    instruction_pair: InstructionPair,
 ) -> dict[str, int]:
     return {
         "collections": collection.pk,
@@ -59,6 +60,7 @@ def ids(
         "messages": answer.pk,
         "datasets": pair_import.dataset_id,
         "imports": pair_import.pk,
+        "pairs": instruction_pair.pk,
         "tokens": 1,
         "member_id": collection.memberships.get(user__username="bob").pk,
     }

@@ -11,7 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import resolve
 from django.utils import timezone
 
-from finetune.models import PairImport
+from finetune.models import InstructionPair, PairImport
 from kb.api.base import AsyncApiView
 from kb.models import ApiToken, Collection, Conversation, Document, Message, User
 from tests.kb.api.client import ApiClient, document
@@ -31,6 +31,11 @@ BODIES = {
     ("post", "messages/{id}/regenerate/"): {},
     ("put", "messages/{id}/rating/"): {"value": 1},
     ("patch", "imports/{id}/"): {"format": "alpaca"},
+    ("patch", "datasets/{id}/"): {"description": "changed"},
+    ("post", "datasets/{id}/pairs/"): {"instruction": "When?", "output": "In August."},
+    ("patch", "pairs/{id}/"): {"output": "In July."},
+    ("post", "pairs/{id}/approve/"): {},
+    ("post", "pairs/{id}/reject/"): {"reason": "wrong"},
 }
 # What is sent as a form.
 FILES = {
@@ -77,6 +82,7 @@ def ids(
     conversation: Conversation,
     answer: Message,
     pair_import: PairImport,
+    instruction_pair: InstructionPair,
 ) -> dict[str, int]:
     """The id of a row of alice's for each kind of path."""
     token, _ = ApiToken.objects.issue(
@@ -91,6 +97,7 @@ def ids(
         "messages": answer.pk,
         "datasets": pair_import.dataset_id,
         "imports": pair_import.pk,
+        "pairs": instruction_pair.pk,
         "tokens": token.pk,
         "member": collection.memberships.get(user__username="bob").pk,
     }
