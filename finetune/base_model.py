@@ -28,7 +28,7 @@ MAX_LENGTH = 4096
 _LEARNING_RATE = 3e-3
 # Most steps read short windows; the last tenth reads long ones, so that positions as far out as a
 # prompt with sources reaches have been seen. (windows, tokens each)
-_SHORT, _LONG, _LONG_SHARE = (16, 128), (2, 1024), 0.1
+_SHORT, _LONG, _LONG_SHARE = (8, 128), (1, 1024), 0.1
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
@@ -37,10 +37,10 @@ def make(
     texts: Iterable[str],
     *,
     seed: int = 0,
-    vocabulary: int = 2048,
-    hidden: int = 192,
+    vocabulary: int = 1536,
+    hidden: int = 160,
     layers: int = 4,
-    steps: int = 400,
+    steps: int = 350,
 ) -> float:
     """Train a base model and write it to a folder, whole or not at all; gives the last loss.
 
@@ -125,7 +125,7 @@ def _model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> Llam
 
 def _stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
     """Tokenize all texts into one line of ids, (N,)."""
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor([token for each in ids for token in each])
 
 

@@ -156,7 +156,7 @@ def part_of(context: list[Message], answer: str, tokenizer: Tokenizer) -> Part:
 def _ids(tokenizer: Tokenizer, messages: list[Message], **options: bool) -> list[int]:
     """Render and tokenize in two steps, as servers do: the template writes every control token."""
     text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _stopped(answer: list[int], stop: int | None) -> list[int]:

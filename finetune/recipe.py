@@ -20,6 +20,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -63,7 +64,7 @@ METRICS = "metrics.jsonl"
 STOPPED = 3
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
-_LOGIT_ROWS = 1024
+LOGIT_ROWS = 1024
 
 OnStep = Callable[[Mapping[str, Any]], None]
 Weights = dict[str, Tensor]
@@ -222,11 +223,11 @@ def _about(
         },
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "processes": device.num_processes,
-        "device": _device_name(),
+        "device": device_name(),
     }
 
 
-def _device_name() -> str:
+def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
 
 
@@ -370,10 +371,13 @@ def _refuse_quantize_without_means() -> None:
 def adapted(model: PreTrainedModel, config: TrainingConfig) -> PeftModel:
     """Put fresh adapter weights, in fp32, on a base that from now on is frozen."""
     model.config.use_cache = False
-    adapter = get_peft_model(model, peft_config(config))
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 by a name that goes away in version 6.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapter = get_peft_model(model, peft_config(config))
     if config.gradient_checkpointing:
         options = {"use_reentrant": False}  # the other form needs inputs with gradients
-        _base_of(adapter).gradient_checkpointing_enable(options)
+        _base_of(adapter).activation_checkpointing_enable(options)
     adapter.train()
     return adapter
 
@@ -608,7 +612,7 @@ def _token_losses(run: Run, model: nn.Module, batch: _Batch) -> Tensor:
         _only(_base_of(run.model).get_output_embeddings(), batch),
     ):
         logits = model(**inputs).logits[0]  # (T, vocabulary)
-    chunks = zip(logits.split(_LOGIT_ROWS), batch.token.split(_LOGIT_ROWS), strict=True)
+    chunks = zip(logits.split(LOGIT_ROWS), batch.token.split(LOGIT_ROWS), strict=True)
     return torch.cat([_cross_entropy(some, tokens) for some, tokens in chunks])
 
 
@@ -638,7 +642,7 @@ def _cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
     def compute(logits: Tensor, tokens: Tensor) -> Tensor:
         return cross_entropy(logits.float(), tokens, reduction="none")
 
-    if len(tokens) < _LOGIT_ROWS or not logits.requires_grad:
+    if len(tokens) < LOGIT_ROWS or not logits.requires_grad:
         return compute(logits, tokens)
     losses: Tensor = checkpoint(compute, logits, tokens, use_reentrant=False)
     return losses
@@ -842,7 +846,7 @@ def main(settings_file: Path) -> int:
 
     signal.signal(signal.SIGTERM, note)
     try:
-        config, data, out = _read_settings(settings_file)
+        config, data, out = read_settings(settings_file)
         result = train(config, data, out, on_step=_log, should_stop=lambda: bool(asked))
     except (
         RecipeError,
@@ -861,7 +865,7 @@ def main(settings_file: Path) -> int:
     return 0
 
 
-def _read_settings(path: Path) -> tuple[TrainingConfig, Path, Path]:
+def read_settings(path: Path) -> tuple[TrainingConfig, Path, Path]:
     """Read the settings; "data" and "out" count from the folder of the file."""
     try:
         values = json.loads(path.read_text())

@@ -25,9 +25,10 @@ logger = logging.getLogger(__name__)
 def is_stuck() -> bool:
     """Whether a job has waited longer than WATCHDOG_S while no worker started or renewed any."""
     since = timezone.now() - timedelta(seconds=settings.WATCHDOG_S)
-    waits = Job.objects.waiting().filter(not_before__lt=since, created_at__lt=since).exists()
-    busy = Job.objects.filter(state=Job.State.RUNNING, lease_until__gt=timezone.now()).exists()
-    recent = Job.objects.filter(started_at__gt=since).exists()
+    jobs = Job.objects.for_workers()
+    waits = jobs.waiting().filter(not_before__lt=since, created_at__lt=since).exists()
+    busy = jobs.filter(state=Job.State.RUNNING, lease_until__gt=timezone.now()).exists()
+    recent = jobs.filter(started_at__gt=since).exists()
     return waits and not busy and not recent
 
 

@@ -27,7 +27,8 @@ UPDATE kb_job SET state = 'running', lease_token = %(token)s, attempts = attempt
        lease_until = statement_timestamp() + make_interval(secs => %(lease_s)s),
        started_at = COALESCE(started_at, statement_timestamp()), stage = '', done = 0, total = 0
  WHERE id = (SELECT id FROM kb_job
-              WHERE kind = %(kind)s AND attempts < %(max_attempts)s
+              WHERE kind = %(kind)s AND (%(pk)s::bigint IS NULL OR id = %(pk)s)
+                AND attempts < %(max_attempts)s
                 AND ((state = 'waiting' AND not_before <= statement_timestamp())
                      OR (state = 'running' AND lease_until < statement_timestamp()))
               ORDER BY not_before, id FOR UPDATE SKIP LOCKED LIMIT 1)
@@ -54,6 +55,10 @@ class JobQuerySet(models.QuerySet["Job"]):
             attempts__lt=settings.MAX_ATTEMPTS,
         )
 
+    def for_workers(self) -> Self:
+        """Leave out what only an agent on a machine with a card takes."""
+        return self.exclude(kind__in=Job.AGENT_KINDS)
+
     def exhausted(self) -> Self:
         """Jobs whose last allowed worker died."""
         return self.filter(
@@ -62,10 +67,14 @@ class JobQuerySet(models.QuerySet["Job"]):
             attempts__gte=settings.MAX_ATTEMPTS,
         )
 
-    def claim(self, kind: str) -> "Job | None":
-        """Take the oldest job of a kind that waits or lost its worker; None when there is none."""
+    def claim(self, kind: str, *, pk: int | None = None) -> "Job | None":
+        """Take the oldest job of a kind that waits or lost its worker; None when there is none.
+
+        `pk`: only this one.
+        """
         parameters = {
             "kind": kind,
+            "pk": pk,
             "token": uuid.uuid4(),
             "lease_s": settings.LEASE_S,
             "max_attempts": settings.MAX_ATTEMPTS,
@@ -85,6 +94,8 @@ class Job(models.Model):
         TRAIN = "train", "Train an adapter"
         EVALUATE = "evaluate", "Evaluate an adapter"
         ACTIVATE = "activate", "Activate an adapter"
+
+    AGENT_KINDS = ("preflight", "train", "evaluate")
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting"
@@ -216,6 +227,10 @@ class Job(models.Model):
             error=error,
             not_before=timezone.now() + RELEASE_PAUSE,
         )
+
+    def give_up_lease(self) -> None:
+        """Let the job be claimed again at once; unlike `release` that costs an attempt."""
+        self._mine().update(lease_until=timezone.now())
 
     def retry(self) -> bool:
         """Let a failed job run again from its beginning; False when it has not failed."""

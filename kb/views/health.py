@@ -55,5 +55,5 @@ def _redis() -> str:
 
 
 def _oldest_waiting_s() -> int:
-    since = Job.objects.waiting().aggregate(since=Min("not_before"))["since"]
+    since = Job.objects.for_workers().waiting().aggregate(since=Min("not_before"))["since"]
     return max(0, int((timezone.now() - since).total_seconds())) if since else 0

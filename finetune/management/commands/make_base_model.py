@@ -19,10 +19,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("folder", type=Path, help="is written whole; must not exist")
         parser.add_argument("--seed", type=int, default=0)
-        parser.add_argument("--vocabulary", type=int, default=2048, help="tokens")
-        parser.add_argument("--hidden", type=int, default=192, help="width, a multiple of 32")
+        parser.add_argument("--vocabulary", type=int, default=1536, help="tokens")
+        parser.add_argument("--hidden", type=int, default=160, help="width, a multiple of 32")
         parser.add_argument("--layers", type=int, default=4)
-        parser.add_argument("--steps", type=int, default=400)
+        parser.add_argument("--steps", type=int, default=350)
         parser.add_argument(
             "--texts", type=Path, help="learn a folder of .md and .txt files instead"
         )

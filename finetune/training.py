@@ -1,0 +1,448 @@
+"""From a frozen snapshot to a registered adapter: the pre-flight, the supervised run, the adapter.
+
+The recipe runs as a process of its own, so that a fault of a card's driver ends that process and
+not the agent, and so that `accelerate launch` can start one for each card. Whatever is killed, the
+row and the newest checkpoint say where to go on.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import transaction
+from django.utils import timezone
+
+from finetune import advice, checkpoints, contract
+from finetune.cards import model_card
+from finetune.hyperparameters import TrainingConfig
+from finetune.models import Adapter, AuditEvent, DatasetSnapshot, TrainingMetric, TrainingRun
+from kb.models import Job, User
+from kb.models.jobs import LeaseLost
+
+logger = logging.getLogger(__name__)
+METRICS, STOPPED, REFUSED = "metrics.jsonl", 3, 2  # of finetune.recipe, which loads torch
+PREFLIGHT_TIMEOUT_S = 1800
+LOOK_EVERY_S = 1.0
+LOG_TAIL = 8_000
+BROKEN = "The training stopped because of a fault in the program; the log has the details."
+ENDED = "The training process ended by itself ({code}). It goes on from its newest checkpoint."
+LOST = "The recipe said that it was done, but its adapter is not there."
+
+
+class Stop(Protocol):
+    """Says whether the agent was asked to end."""
+
+    def is_set(self) -> bool: ...
+
+
+class RunRefused(Exception):
+    """The run cannot be started as asked; a sentence for the person."""
+
+
+# What people start
+
+
+def plan(
+    snapshot: DatasetSnapshot, user: User, *, name: str, config: TrainingConfig, sweep: str = ""
+) -> TrainingRun:
+    """Write a run down and queue its pre-flight; it trains only after `start`."""
+    if snapshot.state != DatasetSnapshot.State.READY:
+        raise RunRefused("The snapshot is not frozen yet.")
+    with transaction.atomic():
+        run = TrainingRun.objects.create(
+            snapshot=snapshot,
+            name=name,
+            config=config.to_dict(),
+            sweep=sweep,
+            created_by=user,
+            preflight_job=Job.objects.create(kind=Job.Kind.PREFLIGHT),
+        )
+        _record(user, AuditEvent.Action.CREATED, run)
+    return run
+
+
+def start(run: TrainingRun, user: User) -> None:
+    """Queue a run whose pre-flight was looked at. Raises RunRefused."""
+    with transaction.atomic():
+        run = TrainingRun.objects.select_for_update().get(pk=run.pk)
+        if run.state != TrainingRun.State.DRAFT:
+            raise RunRefused("This run has been started already.")
+        if any(line["level"] == "stop" for line in run.preflight.get("lines", [])):
+            raise RunRefused("The pre-flight says that this run cannot work. Change its settings.")
+        if not run.preflight:
+            raise RunRefused("The pre-flight is not done yet.")
+        run.state = TrainingRun.State.QUEUED
+        run.job = Job.objects.create(kind=Job.Kind.TRAIN)
+        run.save(update_fields=["state", "job"])
+        _record(user, AuditEvent.Action.APPROVED, run)
+
+
+def cancel(run: TrainingRun, user: User) -> bool:
+    """Ask a run to stop; False when it has ended. Its checkpoints stay until it is deleted."""
+    with transaction.atomic():
+        run = TrainingRun.objects.select_for_update().get(pk=run.pk)
+        if run.is_final:
+            return False
+        run.cancel_requested = True
+        waiting = run.job is None or run.job.state == Job.State.WAITING
+        if waiting:
+            run.state, run.finished_at = TrainingRun.State.CANCELLED, timezone.now()
+            jobs = [job for job in (run.job_id, run.preflight_job_id) if job]
+            Job.objects.filter(pk__in=jobs, state=Job.State.WAITING).update(
+                state=Job.State.CANCELLED, finished_at=timezone.now()
+            )
+        run.save(update_fields=["cancel_requested", "state", "finished_at"])
+        _record(user, AuditEvent.Action.REJECTED, run)
+    return True
+
+
+def _record(user: User | None, action: str, run: TrainingRun) -> None:
+    collection = run.snapshot.dataset.collection
+    AuditEvent.objects.record(user, action, run, collection, name=run.name)
+
+
+# Pre-flight
+
+
+def preflight(job: Job) -> None:
+    """Have the run looked at by `finetune.preflight` and write its report on the row."""
+    run = TrainingRun.objects.select_related("snapshot__dataset").get(preflight_job=job)
+    try:
+        with job.heartbeat():
+            job.report("looking", 0, 0)
+            report = _inspect(run)
+            report["lines"] = advice.lines(run, report)
+        with job.publishing():
+            TrainingRun.objects.filter(pk=run.pk).update(preflight=report, error="")
+    except RunRefused as error:
+        _say(run, error=str(error))
+        job.fail(str(error), code="refused")
+    except LeaseLost:
+        logger.info("job %s was taken over by another agent", job.pk)
+    except Exception:
+        _say(run, error=BROKEN)
+        job.fail(BROKEN, code="broken")
+        raise
+
+
+def _inspect(run: TrainingRun) -> dict[str, Any]:
+    command = [sys.executable, "-m", "finetune.preflight", str(_write_settings(run))]
+    try:
+        done = subprocess.run(
+            command, cwd=settings.ROOT, capture_output=True, text=True,
+            timeout=PREFLIGHT_TIMEOUT_S, env=_environment(),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        minutes = PREFLIGHT_TIMEOUT_S // 60
+        raise RunRefused(f"The pre-flight took longer than {minutes} minutes.") from None
+    if done.returncode == REFUSED:
+        raise RunRefused(done.stderr.strip().splitlines()[-1])
+    if done.returncode:
+        raise RuntimeError(done.stderr[-LOG_TAIL:])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def _write_settings(run: TrainingRun) -> Path:
+    """Write what the recipe reads: the settings, the snapshot's file and the run's folder."""
+    folder = folder_of(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.json"
+    data = default_storage.path(run.snapshot.file.name)
+    path.write_text(json.dumps({**run.config, "data": str(data), "out": str(folder / "out")}))
+    return path
+
+
+def folder_of(run: TrainingRun) -> Path:
+    return Path(settings.DATA_DIR) / "runs" / str(run.pk)
+
+
+def _environment() -> dict[str, str]:
+    """Give the process what it needs to compute, and none of our secrets."""
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
+    ours = ("CUDA_", "NVIDIA_", "HF_", "OMP_", "MKL_", "OPENBLAS_", "NCCL_", "ACCELERATE_")
+    return {
+        name: value for name, value in os.environ.items() if name in kept or name.startswith(ours)
+    }
+
+
+# The run
+
+
+def train(job: Job, *, stop: Stop) -> None:
+    """Train the claimed run to its end, or to a checkpoint when the agent is asked to stop.
+
+    A process that dies is claimed again after its lease, at most MAX_ATTEMPTS times, and goes on
+    from its newest whole checkpoint.
+    """
+    run = TrainingRun.objects.select_related("snapshot__dataset__collection").get(job=job)
+    try:
+        with job.heartbeat() as lost:
+            ended = _supervise(run, job, stop=stop, lost=lost)
+            if ended == STOPPED and not _cancelled(run):
+                job.release(error="The agent was stopped; the run goes on from its checkpoint.")
+                _say(run, state=TrainingRun.State.QUEUED)
+                return
+            if ended == STOPPED:
+                _end(run, job, TrainingRun.State.CANCELLED, "")
+                return
+            if ended == REFUSED:
+                _end(run, job, TrainingRun.State.FAILED, _last_line(run))
+                return
+            if ended:
+                logger.error("run %s: the recipe ended with %s", run.pk, ended)
+                _say(run, error=ENDED.format(code=ended))
+                job.give_up_lease()
+                return
+            folder = _adapter_folder(run)
+        with job.publishing():
+            register(run, folder)
+    except LeaseLost:
+        logger.info("job %s was taken over by another agent", job.pk)
+    except contract.ContractBroken as error:
+        _end(run, job, TrainingRun.State.FAILED, str(error))
+    except Exception:
+        _end(run, job, TrainingRun.State.FAILED, BROKEN)
+        raise
+
+
+def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event) -> int:
+    """Run the recipe and follow it; gives its exit code. Raises LeaseLost.
+
+    A process that was told to stop counts as stopped however it ended: what it had not saved by
+    then it computes again.
+    """
+    asked = False
+    _say(run, state=TrainingRun.State.RUNNING, started_at=run.started_at or timezone.now())
+    settings_file = _write_settings(run)
+    follower = Follower(run)
+    with (folder_of(run) / "recipe.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*launcher(run.config), str(settings_file)],
+            cwd=settings.ROOT, env=_environment(), stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        while process.poll() is None:
+            if stop.is_set() or lost.is_set() or _cancelled(run):
+                asked = True
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=settings.STOP_TRAINING_S)
+                break
+            time.sleep(LOOK_EVERY_S)
+            follower.look()
+            job.report("training", follower.step, follower.steps)
+    except subprocess.TimeoutExpired:
+        logger.warning("run %s did not write a checkpoint in time", run.pk)
+    finally:
+        _kill(process)
+        follower.look()
+    if lost.is_set():
+        raise LeaseLost
+    return STOPPED if asked and process.returncode else process.returncode
+
+
+def launcher(config: Mapping[str, Any]) -> list[str]:
+    """Give the command that starts the recipe: on one device, or one process a card."""
+    processes = settings.TRAIN_PROCESSES
+    if processes == 1:
+        return [sys.executable, "-m", "finetune.recipe"]
+    options = ["--num_processes", str(processes), "--multi_gpu"]
+    if settings.ACCELERATE_CONFIG:
+        options = ["--config_file", settings.ACCELERATE_CONFIG]
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "finetune.recipe"]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _cancelled(run: TrainingRun) -> bool:
+    return TrainingRun.objects.filter(pk=run.pk, cancel_requested=True).exists()
+
+
+def _say(run: TrainingRun, **fields: Any) -> None:
+    TrainingRun.objects.filter(pk=run.pk).update(**fields)
+
+
+def _end(run: TrainingRun, job: Job, state: str, error: str) -> None:
+    if job.fail(error or "Cancelled.", code=state):
+        _say(run, state=state, error=error, finished_at=timezone.now())
+
+
+def _last_line(run: TrainingRun) -> str:
+    """Give the sentence with which the recipe refused, without the time before it."""
+    lines = (folder_of(run) / "recipe.log").read_text(errors="replace").strip().splitlines()
+    words = (lines or [""])[-1].split(" ", 2)
+    return words[-1]
+
+
+class Follower:
+    """Reads what the recipe reports, writes it to the rows, and counts what it costs."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+        self.step = self.steps = 0
+        self._path = folder_of(run) / "out" / METRICS
+        self._log = folder_of(run) / "recipe.log"
+        self._offset = 0
+        self._looked_at = time.monotonic()
+        self._evaluations: dict[int, float] = {}
+
+    def look(self) -> None:
+        rows = [self._row(line) for line in self._lines() if line["event"] == "train"]
+        TrainingMetric.objects.bulk_create(
+            rows,
+            update_conflicts=True,
+            unique_fields=["run", "step"],
+            update_fields=["loss", "learning_rate", "tokens_per_s", "memory_bytes", "at"],
+        )
+        for step, loss in self._evaluations.items():
+            self.run.metrics.update_or_create(step=step, defaults={"evaluation_loss": loss})
+        self._evaluations.clear()
+        self._count()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """Give the lines that came since; a line that is still being written waits."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break
+                self._offset += len(raw)
+                try:
+                    line = json.loads(raw)
+                except ValueError:
+                    continue  # torn when an earlier process was killed
+                if line["event"] == "evaluation":
+                    self._evaluations[line["step"]] = line["loss"]
+                yield line
+
+    def _row(self, line: Mapping[str, Any]) -> TrainingMetric:
+        self.step, self.steps = line["step"], line["steps"]
+        names = ("step", "loss", "learning_rate", "tokens_per_s", "memory_bytes")
+        return TrainingMetric(run=self.run, **{name: line.get(name) for name in names})
+
+    def _count(self) -> None:
+        """Add the time since the last look, what the devices drew in it, and its price."""
+        now = time.monotonic()
+        seconds = (now - self._looked_at) * settings.TRAIN_PROCESSES
+        self._looked_at = now
+        run = self.run
+        run.gpu_seconds += seconds
+        run.energy_wh += settings.DEVICE_WATTS * seconds / 3600
+        run.cost = (
+            run.gpu_seconds / 3600 * settings.DEVICE_HOUR_PRICE
+            + run.energy_wh / 1000 * settings.ENERGY_PRICE
+        )
+        _say(
+            run,
+            gpu_seconds=run.gpu_seconds,
+            energy_wh=run.energy_wh,
+            cost=run.cost,
+            log_tail=self._tail(),
+        )
+
+    def _tail(self) -> str:
+        if not self._log.exists():
+            return ""
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - LOG_TAIL))
+            return file.read().decode(errors="replace").replace("\0", "")
+
+
+# The adapter
+
+
+def _adapter_folder(run: TrainingRun) -> Path:
+    out = folder_of(run) / "out"
+    for folder in sorted(out.iterdir()):
+        if contract.is_adapter_name(folder.name) and checkpoints.manifest_of(folder):
+            return folder
+    raise RuntimeError(LOST)
+
+
+def register(run: TrainingRun, folder: Path) -> Adapter:
+    """Place a finished adapter where servers read it and write it down with its card.
+
+    Belongs into the transaction that ends the run: the folder is copied before the row is there,
+    and a copy without a row harms nothing. Its name is made of its digest, so it is used once.
+    """
+    manifest = checkpoints.manifest_of(folder) or {}
+    base = json.loads((_base_folder(run) / "config.json").read_text())
+    placed = adapters_folder() / folder.name
+    checkpoints.publish(placed, lambda aside: _copy(folder, aside), about=_facts(run, manifest))
+    adapter, _ = Adapter.objects.update_or_create(
+        run=run,
+        defaults={
+            "name": folder.name,
+            "base_model": run.config["base_model"],
+            "base_revision": run.config.get("revision", ""),
+            "kind": "dora" if run.config.get("use_dora") else run.config["adapter"],
+            "files": checkpoints.hashes_of(placed),
+            "contract": {
+                server: contract.check_adapter(folder, base, server)
+                for server in ("own", "tgi", "vllm")
+            },
+        },
+    )
+    readers = list(run.snapshot.audience.all())
+    adapter.audience.set(readers)
+    # A source whose collection is gone already is one that nobody but administrators can read.
+    adapter.audience_size = len(readers) + bool(run.snapshot.has_lost_sources)
+    adapter.card = model_card(adapter, manifest)
+    adapter.save(update_fields=["audience_size", "card"])
+    _say(
+        run,
+        state=TrainingRun.State.SUCCEEDED,
+        manifest=manifest,
+        device=str(manifest.get("device", ""))[:200],
+        error="",
+        finished_at=timezone.now(),
+    )
+    _record(None, AuditEvent.Action.CREATED, run)
+    return adapter
+
+
+def adapters_folder() -> Path:
+    return Path(settings.DATA_DIR) / "adapters"
+
+
+def _base_folder(run: TrainingRun) -> Path:
+    """Find the base's files without torch: a folder, or where the hub's client keeps its copy."""
+    folder = Path(run.config["base_model"])
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    revision = run.config.get("revision") or None
+    return Path(
+        snapshot_download(run.config["base_model"], revision=revision, local_files_only=True)
+    )
+
+
+def _copy(folder: Path, aside: Path) -> None:
+    for name in (contract.WEIGHTS, contract.CONFIG):
+        shutil.copyfile(folder / name, aside / name)
+
+
+def _facts(run: TrainingRun, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what makes a run repeatable: the recipe's manifest, and what it learned from."""
+    told = {key: value for key, value in manifest.items() if key != "files"}
+    snapshot = {"id": run.snapshot_id, "name": str(run.snapshot), "sha256": run.snapshot.sha256}
+    return {**told, "snapshot": snapshot, "run": run.pk}

@@ -1,0 +1,238 @@
+"""From a snapshot to a registered adapter, with the real recipe as a real process."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+pytest.importorskip("torch")
+
+from finetune import base_model, contract, training
+from finetune.models import Dataset, DatasetSnapshot, TrainingRun
+from kb.files import content_storage
+from kb.models import Collection, Job, User
+from tests.finetune import tiny
+
+pytestmark = [pytest.mark.train, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    base_model.make(folder, tiny.own_texts(), vocabulary=600, hidden=64, layers=2, steps=30)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(training, "LOOK_EVERY_S", 0.1)
+
+
+@pytest.fixture
+def snapshot(dataset: Dataset, collection: Collection, tmp_path: Path) -> DatasetSnapshot:
+    path = tiny.write_snapshot(tmp_path / "snapshot.jsonl")
+    stored = content_storage().put(iter([path.read_bytes()]), max_bytes=10**6)
+    made = DatasetSnapshot.objects.create(
+        dataset=dataset,
+        number=1,
+        job=Job.objects.create(kind=Job.Kind.FREEZE, state=Job.State.DONE),
+        file=stored.name,
+        sha256=stored.sha256,
+        counts={"train": 24, "validation": 8, "test": 0},
+    )
+    made.audience.add(collection)
+    made.state = "ready"
+    made.save(update_fields=["state"])
+    return made
+
+
+def planned(snapshot: DatasetSnapshot, user: User, base: Path, **changes: object) -> TrainingRun:
+    config = tiny.config(base, server="own", **changes)
+    return training.plan(snapshot, user, name="First", config=config)
+
+
+def looked_at(run: TrainingRun) -> TrainingRun:
+    job = Job.objects.claim(Job.Kind.PREFLIGHT)
+    assert job is not None
+    training.preflight(job)
+    run.refresh_from_db()
+    return run
+
+
+def without_preflight(run: TrainingRun, user: User) -> TrainingRun:
+    TrainingRun.objects.filter(pk=run.pk).update(preflight={"lines": []})
+    training.start(run, user)
+    run.refresh_from_db()
+    return run
+
+
+def train_next(stop: threading.Event | None = None) -> None:
+    job = Job.objects.claim(Job.Kind.TRAIN)
+    assert job is not None
+    training.train(job, stop=stop or threading.Event())
+
+
+def train_in_thread(stop: threading.Event | None = None) -> threading.Thread:
+    def work() -> None:
+        try:
+            train_next(stop)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_run_is_looked_at_trained_and_registered(
+    snapshot: DatasetSnapshot, alice: User, base: Path, collection: Collection
+) -> None:
+    run = looked_at(planned(snapshot, alice, base))
+    assert run.preflight["rows"]["train"]["kept"] == 24
+    assert run.preflight["steps"] > 0
+    assert run.preflight["tried"]["step_s"] > 0
+    assert run.preflight["example"][1]["is_learned"]
+    assert "is" in run.preflight["example"][1]["text"]
+    assert {line["name"] for line in run.preflight["lines"]} >= {"Rows", "Stop token", "Contract"}
+    few = [line for line in run.preflight["lines"] if line["name"] == "Advice"]
+    assert "24 rows" in few[0]["sentence"]
+
+    training.start(run, alice)
+    train_next()
+
+    run.refresh_from_db()
+    assert (run.state, run.error) == ("succeeded", "")
+    steps = run.metrics.exclude(loss=None).order_by("step")
+    losses = list(steps.values_list("loss", flat=True))
+    assert len(losses) == run.preflight["steps"]
+    assert losses[-1] < losses[0]
+    assert run.metrics.exclude(evaluation_loss=None).exists()
+    assert run.gpu_seconds > 0
+    adapter = run.adapter
+    assert contract.is_adapter_name(adapter.name)
+    assert adapter.contract["own"] == []
+    assert list(adapter.audience.all()) == [collection]
+    assert adapter.audience_size == 1
+    placed = training.adapters_folder() / adapter.name
+    assert (placed / contract.WEIGHTS).exists()
+    assert json.loads((placed / "manifest.json").read_text())["snapshot"]["sha256"] == (
+        snapshot.sha256
+    )
+    assert snapshot.sha256 in adapter.card
+    assert Job.objects.get(pk=run.job_id).state == "done"
+
+
+def test_a_run_starts_only_after_its_preflight_and_only_once(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    run = planned(snapshot, alice, base)
+    with pytest.raises(training.RunRefused, match="not done"):
+        training.start(run, alice)
+    without_preflight(run, alice)
+    with pytest.raises(training.RunRefused, match="already"):
+        training.start(run, alice)
+
+
+def test_what_the_server_could_not_load_is_refused_before_training(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    config = tiny.config(base, server="tgi", rank=8, alpha=16)
+    run = looked_at(training.plan(snapshot, alice, name="Odd", config=config))
+    stops = [line["sentence"] for line in run.preflight["lines"] if line["level"] == "stop"]
+    assert any("rank of 8" in sentence.lower() for sentence in stops)
+    with pytest.raises(training.RunRefused, match="cannot work"):
+        training.start(run, alice)
+
+
+def test_a_base_that_is_not_there_ends_the_preflight_with_a_sentence(
+    snapshot: DatasetSnapshot, alice: User, tmp_path: Path
+) -> None:
+    run = looked_at(planned(snapshot, alice, tmp_path))
+    assert "safetensors" in run.error
+    assert run.preflight == {}
+
+
+@pytest.fixture
+def watched() -> Iterator[list[int]]:
+    """Collect the ids of the recipe's processes as they start."""
+    started: list[int] = []
+    popen = training.subprocess.Popen
+
+    class Watched(popen):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+
+    training.subprocess.Popen = Watched  # type: ignore[misc]
+    yield started
+    training.subprocess.Popen = popen  # type: ignore[misc]
+
+
+def wait_for_step(run: TrainingRun, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not run.metrics.filter(step__gte=step).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_recipe_goes_on_from_its_checkpoint(
+    snapshot: DatasetSnapshot, alice: User, base: Path, watched: list[int]
+) -> None:
+    run = without_preflight(
+        planned(snapshot, alice, base, epochs=12, checkpoint_every=2, patience=0), alice
+    )
+    thread = train_in_thread()
+    wait_for_step(run, 5)
+    os.kill(watched[0], signal.SIGKILL)
+    thread.join(timeout=120)
+    run.refresh_from_db()
+    assert "newest checkpoint" in run.error
+
+    train_next()
+
+    run.refresh_from_db()
+    assert run.state == "succeeded"
+    assert Job.objects.get(pk=run.job_id).attempts == 2
+    steps = list(run.metrics.exclude(loss=None).order_by("step").values_list("step", flat=True))
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_stopped_agent_puts_the_run_back_and_a_cancelled_one_ends(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    run = without_preflight(planned(snapshot, alice, base, epochs=200, patience=0), alice)
+    stop = threading.Event()
+    thread = train_in_thread(stop)
+    wait_for_step(run, 2)
+    stop.set()
+    thread.join(timeout=120)
+    run.refresh_from_db()
+    assert run.state == "queued"
+    assert Job.objects.get(pk=run.job_id).attempts == 0
+
+    Job.objects.update(not_before="2020-01-01T00:00Z")
+    thread = train_in_thread()
+    time.sleep(1)
+    assert training.cancel(run, alice)
+    thread.join(timeout=120)
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+    assert not hasattr(run, "adapter")
+    assert not training.cancel(run, alice)
+
+
+def test_a_waiting_run_is_cancelled_at_once(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    run = planned(snapshot, alice, base)
+    assert training.cancel(run, alice)
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+    assert Job.objects.claim(Job.Kind.PREFLIGHT) is None
