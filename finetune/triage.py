@@ -200,8 +200,15 @@ def save_question_with_pair(
 
 
 def _question(item: TriageItem, user: User, chunk: Chunk) -> RetrievalQuestion:
+    return add_question(item.question, chunk, user, item=item)
+
+
+def add_question(
+    question: str, chunk: Chunk, user: User, *, item: TriageItem | None = None
+) -> RetrievalQuestion:
+    """Keep a question with the passage that answers it."""
     return RetrievalQuestion.objects.create(
-        question=item.question,
+        question=question,
         collection_id=chunk.collection_id,
         document_id=chunk.document_id,
         version_id=chunk.version_id,
