@@ -35,8 +35,9 @@ Kind = DuplicateCluster.Kind
 Decision = DuplicateCluster.Decision
 State = InstructionPair.State
 Report = Callable[[int, int], None]
-# PLACEHOLDER
-MEANING = 0.93
+# By MiniLM, 700 pairs of two public sets: of five that words do not find, four mean the same above
+# 0.9; from 0.9 down to 0.85 ten, hardly any of which do.
+MEANING = 0.9
 # As many are compared by meaning; embedding them takes minutes on two cores.
 MOST_VECTORS = 20_000
 EMBED_BATCH = 64

@@ -122,7 +122,7 @@ class SnapshotSerializer(serializers.ModelSerializer[DatasetSnapshot]):
     leakage = serializers.SerializerMethodField(
         help_text="Between the parts, and with each data set of the other purpose that you may see."
     )
-    audience = serializers.PrimaryKeyRelatedField(
+    audience: Any = serializers.PrimaryKeyRelatedField(
         many=True, read_only=True, help_text="Collections; a reader must be able to read all."
     )
     created_by = serializers.CharField(

@@ -57,8 +57,8 @@ def duplicates(request: PersonRequest, pk: int) -> HttpResponse:
     kind = request.GET.get("kind", "")
     if kind not in DuplicateCluster.Kind.values:
         kind = next((name for name, _label, count in kinds if count), DuplicateCluster.Kind.EXACT)
-    page = Paginator(narrowed.filter(kind=kind).order_by("-decided_at", "pk"), CLUSTERS_A_PAGE)
-    shown = page.get_page(request.GET.get("page"))
+    wanted = with_members(narrowed.filter(kind=kind)).order_by("-decided_at", "pk")
+    shown = Paginator(wanted, CLUSTERS_A_PAGE).get_page(request.GET.get("page"))
     context = {
         "dataset": dataset,
         "tab": "duplicates",
@@ -67,7 +67,7 @@ def duplicates(request: PersonRequest, pk: int) -> HttpResponse:
         "kind": kind,
         "is_open": is_open,
         "page": shown,
-        "clusters": shown_clusters(shown.object_list),
+        "clusters": [_shown(cluster) for cluster in shown],
         "most_at_once": MOST_AT_ONCE,
     }
     return render(request, "finetune/duplicates.html", context)
@@ -87,15 +87,15 @@ def _last_cleaning(dataset: Dataset) -> Cleaning | None:
     return dataset.cleanings.select_related("job", "started_by").order_by("-created_at").first()
 
 
-def shown_clusters(clusters: QuerySet[DuplicateCluster]) -> list[ShownCluster]:
-    """Complete clusters for the page, in two queries more however many there are."""
+def with_members(clusters: QuerySet[DuplicateCluster]) -> QuerySet[DuplicateCluster]:
+    """Read what the page shows of clusters along, in two queries more however many there are."""
     members = (
         DuplicateMember.objects.filter(position__lt=SHOWN_MEMBERS)
         .select_related("pair__dataset", "pair__pair_import")
         .order_by("position")
     )
     wanted = clusters.select_related("dataset", "decided_by")
-    return [_shown(cluster) for cluster in wanted.prefetch_related(Prefetch("members", members))]
+    return wanted.prefetch_related(Prefetch("members", members))
 
 
 def _shown(cluster: DuplicateCluster) -> ShownCluster:
@@ -163,8 +163,8 @@ def duplicates_decide(request: PersonRequest, pk: int) -> HttpResponse:
         if refusal:
             messages.error(request, refusal)
         return go_to(request, "duplicates", cluster.dataset_id)
-    shown = shown_clusters(visible.filter(pk=pk))
-    context = {"shown": shown[0] if shown else None, "refusal": refusal}
+    found = with_members(visible.filter(pk=pk)).first()
+    context = {"shown": _shown(found) if found else None, "refusal": refusal}
     return render(request, "finetune/_cluster.html", context)
 
 

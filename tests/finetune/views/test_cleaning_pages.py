@@ -183,3 +183,20 @@ def test_who_does_not_curate_finds_nothing(
         assert client.post(reverse(address, args=[key]), {"keep": "all"}).status_code == 404
     cluster.refresh_from_db()
     assert cluster.decision == "open"
+
+
+def test_deleting_a_document_names_the_snapshots_that_hold_its_words(
+    signed_in: Client, dataset: Dataset, collection: Collection, alice: User, add_document: Any
+) -> None:
+    document = add_document("ice.md", "# Ice\n\nIt melts in August.")
+    address = reverse("document_delete", args=[document.pk])
+    assert b"Its words stay" not in signed_in.get(address).content
+    write_pair(dataset, "When?", "In August.", sources=[(collection, document.pk)])
+    snapshot = freeze(dataset, alice)
+    page = signed_in.get(address).content.decode()
+    assert f"{dataset.name}, snapshot {snapshot.number}" in page
+    second = Collection.objects.create(name="Second", is_public=True)
+    write_pair(dataset, "Where?", "There.", sources=[(second, 9)])
+    freeze(dataset, alice)
+    Collection.objects.filter(pk=second.pk).update(is_public=False)
+    assert "1 snapshot that you may not see" in signed_in.get(address).content.decode()
