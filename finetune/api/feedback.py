@@ -15,6 +15,7 @@ from finetune.gaps import GapRefused
 from finetune.models import (
     Dataset,
     Drafting,
+    GapQuestion,
     KnowledgeGap,
     RetrievalQuestion,
     TriageItem,
@@ -385,7 +386,7 @@ class Gaps(ApiView):
         for name in ("state", "collection"):
             if values := wanted.get(name):
                 found = found.filter(**{f"{name}__in": values})
-        return self.page(found.order_by("-asked", "pk"), GapSerializer)
+        return self.page(found.order_by("-asked", "pk"), GapSerializer)  # type: ignore[misc]
 
 
 class OneGap(ApiView):
@@ -416,9 +417,10 @@ class MergeGap(ApiView):
     def post(self, request: CallerRequest, pk: int) -> Response:
         """Give the questions of a gap to another one; the gap itself goes."""
         found, wanted = find(_gaps(request.user), pk), self.body(MergeInput)
+        # A gap that is not there is refused as the gap itself would be.
         into = KnowledgeGap.objects.visible_to(request.user).filter(pk=wanted["into"]).first()
         try:
-            gaps.merge(found, into or _missing("into", "There is no such gap."), request.user)
+            gaps.merge(found, into or found, request.user)
         except GapRefused as refusal:
             raise Problem(Code.NOT_NOW, str(refusal)) from refusal
         return Response(_shown_gap(request.user, wanted["into"]))
@@ -429,9 +431,11 @@ class SplitGap(ApiView):
     refusals = {"POST": (Code.NOT_NOW,)}
 
     @extend_schema(request=None, responses={201: OneGapSerializer})
-    def post(self, request: CallerRequest, pk: int, question_id: int) -> Response:
+    def post(self, request: CallerRequest, pk: int) -> Response:
         """Give one question of a gap a gap of its own."""
-        question = find(find(_gaps(request.user), pk).questions.all(), question_id)
+        visible = KnowledgeGap.objects.visible_to(request.user)
+        questions = GapQuestion.objects.filter(gap__in=visible).select_related("gap__collection")
+        question = find(questions, pk)
         try:
             made = gaps.split(question, request.user)
         except GapRefused as refusal:

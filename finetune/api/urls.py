@@ -59,11 +59,7 @@ urlpatterns = [
     path("gaps/", feedback.Gaps.as_view(), name="gaps"),
     path("gaps/<int:pk>/", feedback.OneGap.as_view(), name="gap"),
     path("gaps/<int:pk>/merge/", feedback.MergeGap.as_view(), name="gap-merge"),
-    path(
-        "gaps/<int:pk>/questions/<int:question_id>/split/",
-        feedback.SplitGap.as_view(),
-        name="gap-split",
-    ),
+    path("gap-questions/<int:pk>/split/", feedback.SplitGap.as_view(), name="gap-split"),
     path("datasets/<int:pk>/draftings/", feedback.Draftings.as_view(), name="draftings"),
     path("draftings/<int:pk>/", feedback.OneDrafting.as_view(), name="drafting"),
     path("draftings/<int:pk>/stop/", feedback.StopDrafting.as_view(), name="drafting-stop"),

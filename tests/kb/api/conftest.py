@@ -6,8 +6,9 @@ import pytest
 from django.core.files.base import ContentFile
 from django.utils import timezone
 
-from finetune import curation, importing
-from finetune.models import Dataset, InstructionPair, PairImport
+from finetune import curation, drafting, importing, triage
+from finetune.drafts import Style
+from finetune.models import Dataset, InstructionPair, PairImport, TriageItem
 from kb import chat
 from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
@@ -135,3 +136,27 @@ def instruction_pair(pair_import: PairImport) -> InstructionPair:
     content = {"instruction": "When does the glacier melt?", "output": "In August."}
     user, dataset = pair_import.created_by, pair_import.dataset
     return curation.create_pair(user, dataset, origin="typed", content=content)
+
+
+@pytest.fixture
+def feedback_ids(
+    pair_import: PairImport, answer: Message, conversation: Conversation, alice: User
+) -> dict[str, int]:
+    """The ids of what a rated answer, a second one sorted as missing, and a drafting run leave."""
+    question = conversation.messages.create(role="user", text="Who built the hut on the glacier?")
+    missing = conversation.messages.create(
+        role="assistant", parent=question, text="Not there.", found_nothing=True
+    )
+    for message in (answer, missing):
+        message.rate(alice, -1)
+    triage.collect()
+    gap = triage.list_gap(TriageItem.objects.get(message=missing), alice)
+    chunk = pair_import.dataset.collection.documents.get().chunks.select_related("document").get()
+    choice = drafting.Choice((Style.FACTUAL,))
+    return {
+        "triage": TriageItem.objects.get(message=answer).pk,
+        "gaps": gap.pk,
+        "gap-questions": gap.questions.get().pk,
+        "retrieval-questions": triage.add_question("When?", chunk, alice).pk,
+        "draftings": drafting.start(pair_import.dataset, alice, wanted=1, choice=choice).pk,
+    }

@@ -50,6 +50,7 @@ def ids(
     answer: Message,
     pair_import: PairImport,
     instruction_pair: InstructionPair,
+    feedback_ids: dict[str, int],
 ) -> dict[str, int]:
     return {
         "collections": collection.pk,
@@ -61,6 +62,7 @@ def ids(
         "datasets": pair_import.dataset_id,
         "imports": pair_import.pk,
         "pairs": instruction_pair.pk,
+        **feedback_ids,
         "tokens": 1,
         "member_id": collection.memberships.get(user__username="bob").pk,
     }

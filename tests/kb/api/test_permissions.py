@@ -36,6 +36,11 @@ BODIES = {
     ("patch", "pairs/{id}/"): {"output": "In July."},
     ("post", "pairs/{id}/approve/"): {},
     ("post", "pairs/{id}/reject/"): {"reason": "wrong"},
+    ("post", "triage/{id}/sort/"): {"category": "dismiss"},
+    ("patch", "gaps/{id}/"): {"note": "changed"},
+    ("post", "gaps/{id}/merge/"): {"into": 1},
+    ("post", "retrieval-questions/"): {"question": "When?", "passage": 1},
+    ("post", "datasets/{id}/draftings/"): {},
 }
 # What is sent as a form.
 FILES = {
@@ -83,6 +88,7 @@ def ids(
     answer: Message,
     pair_import: PairImport,
     instruction_pair: InstructionPair,
+    feedback_ids: dict[str, int],
 ) -> dict[str, int]:
     """The id of a row of alice's for each kind of path."""
     token, _ = ApiToken.objects.issue(
@@ -98,6 +104,7 @@ def ids(
         "datasets": pair_import.dataset_id,
         "imports": pair_import.pk,
         "pairs": instruction_pair.pk,
+        **feedback_ids,
         "tokens": token.pk,
         "member": collection.memberships.get(user__username="bob").pk,
     }
