@@ -70,7 +70,7 @@ def _rendered(text: str) -> Iterator[str]:
     """Give a text as it stands, then each of its sections as a question and an answer."""
     yield text.strip() + END
     headings = list(_HEADING.finditer(text))
-    ends = [each.start() for each in headings[1:]] + [len(text)]
+    ends = [*(each.start() for each in headings), len(text)][1:]
     for heading, end in zip(headings, ends, strict=True):
         answer = text[heading.end() : end].strip()
         if answer:
