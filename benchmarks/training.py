@@ -163,15 +163,16 @@ def transformers_trainer(task: Task, out: Path, clock: Clock) -> None:
     arguments = TrainingArguments(
         **_trainer_arguments(task, out), bf16=task.size == "1b", remove_unused_columns=False
     )
+    model = _peft_model(task)
     trainer = Trainer(
-        model=_peft_model(task),
+        model=model,
         args=arguments,
         train_dataset=_listed(examples),
         data_collator=_collate,
         callbacks=[_tick(clock)],
     )
     trainer.train()
-    trainer.model.save_pretrained(str(out / "adapter"))
+    model.save_pretrained(str(out / "adapter"))
 
 
 def trl(task: Task, out: Path, clock: Clock, **settings: Any) -> None:
@@ -248,13 +249,12 @@ def _lora() -> LoraConfig:
 
 def _peft_model(task: Task) -> PeftModel:
     kind = torch.bfloat16 if task.size == "1b" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(task.base, dtype=kind)
-    if task.size == "1b":
-        model = model.to("cuda")
+    device = "cuda" if task.size == "1b" else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(task.base, dtype=kind)
     torch.manual_seed(0)
-    adapted = get_peft_model(model, _lora())
+    adapted: PeftModel = get_peft_model(model.to(device), _lora())
     adapted.train()
-    return adapted  # type: ignore[return-value]
+    return adapted
 
 
 def _listed(examples: list[Example]) -> Any:
@@ -321,7 +321,8 @@ def run_one(task: Task, name: str, peak_tflops: float) -> dict[str, Any]:
 def validation_loss(task: Task, adapter: Path | None) -> float:
     """Give the loss of an adapter (or of the base) row by row, in fp32 on the processor or bf16."""
     kind, device = (torch.bfloat16, "cuda") if task.size == "1b" else (torch.float32, "cpu")
-    model = AutoModelForCausalLM.from_pretrained(task.base, dtype=kind).to(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(task.base, dtype=kind)
+    model = model.to(device)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     model.eval()
@@ -336,7 +337,7 @@ def validation_loss(task: Task, adapter: Path | None) -> float:
 
 def write_data(path: Path) -> None:
     """Ask for each section of our pages, with passages of the same page as sources."""
-    lines = []
+    lines: list[str] = []
     for page in sorted((ROOT / "docs").glob("*.md")):
         sections = [part.partition("\n") for part in page.read_text().split("\n## ")[1:]]
         bodies = [body.strip()[:500] for _, _, body in sections if body.strip()]
@@ -376,7 +377,8 @@ def write_base(folder: Path, size: str) -> None:
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
+    model: Any = LlamaForCausalLM(shape)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
