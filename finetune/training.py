@@ -121,7 +121,7 @@ def preflight(job: Job) -> None:
     try:
         with job.heartbeat():
             job.report("looking", 0, 0)
-            report = _inspect(run)
+            report = _priced(_inspect(run))
             report["lines"] = advice.lines(run, report)
         with job.publishing():
             TrainingRun.objects.filter(pk=run.pk).update(preflight=report, error="")
@@ -152,6 +152,20 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
         raise RuntimeError(done.stderr[-LOG_TAIL:])
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
+
+
+def _priced(report: dict[str, Any]) -> dict[str, Any]:
+    """Add what the whole run is about to draw and cost, from the time of the step that was tried."""
+    seconds = report.get("tried", {}).get("seconds", 0.0)
+    return {**report, **price_of(seconds * settings.TRAIN_PROCESSES)}
+
+
+def price_of(device_seconds: float) -> dict[str, float]:
+    """Give energy in Wh and cost in the currency of the settings, for the time of all devices."""
+    energy_wh = settings.DEVICE_WATTS * device_seconds / 3600
+    hours = device_seconds / 3600
+    cost = hours * settings.DEVICE_HOUR_PRICE + energy_wh / 1000 * settings.ENERGY_PRICE
+    return {"energy_wh": energy_wh, "cost": cost}
 
 
 def _write_settings(run: TrainingRun) -> Path:
@@ -345,18 +359,7 @@ class Follower:
         self._looked_at = now
         run = self.run
         run.gpu_seconds += seconds
-        run.energy_wh += settings.DEVICE_WATTS * seconds / 3600
-        run.cost = (
-            run.gpu_seconds / 3600 * settings.DEVICE_HOUR_PRICE
-            + run.energy_wh / 1000 * settings.ENERGY_PRICE
-        )
-        _say(
-            run,
-            gpu_seconds=run.gpu_seconds,
-            energy_wh=run.energy_wh,
-            cost=run.cost,
-            log_tail=self._tail(),
-        )
+        _say(run, gpu_seconds=run.gpu_seconds, log_tail=self._tail(), **price_of(run.gpu_seconds))
 
     def _tail(self) -> str:
         if not self._log.exists():

@@ -14,6 +14,7 @@ from finetune.views import (
     progress,
     review,
     snapshots,
+    training,
     triage,
 )
 
@@ -87,4 +88,14 @@ urlpatterns = [
     path("curate/drafting/<int:pk>/", draft.drafting_state, name="drafting_state"),
     path("curate/drafting/<int:pk>/stop/", draft.drafting_stop, name="drafting_stop"),
     path("curate/drafting/<int:pk>/go-on/", draft.drafting_go_on, name="drafting_go_on"),
+    # --- Runs and adapters ---
+    path("train/", training.train, name="train"),
+    path("train/new/", training.run_new, name="run_new"),
+    path("train/run/<int:pk>/", training.run, name="run"),
+    path("train/run/<int:pk>/start/", training.run_start, name="run_start"),
+    path("train/run/<int:pk>/cancel/", training.run_cancel, name="run_cancel"),
+    path("train/sweep/<slug:key>/", training.sweep, name="sweep"),
+    path("train/sweep/<slug:key>/start/", training.sweep_start, name="sweep_start"),
+    path("train/adapters/", training.adapters, name="adapters"),
+    path("train/adapter/<int:pk>/", training.adapter, name="adapter"),
 ]
