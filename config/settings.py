@@ -324,6 +324,10 @@ SPECTACULAR_SETTINGS = {
         "MemberRole": "kb.models.Membership.Role",
         "TurnRole": "kb.models.Message.Role",
         "RatingValue": "kb.models.Feedback.Value",
+        "TriageState": "finetune.models.TriageItem.State",
+        "TriageCategory": "finetune.models.TriageItem.Category",
+        "TriageDecision": "finetune.api.feedback.DECISIONS",
+        "GapState": "finetune.models.KnowledgeGap.State",
     },
 }
 

@@ -29,6 +29,7 @@ from workers import tasks
 
 READ, WRITE = (ApiToken.Scope.READ,), (ApiToken.Scope.WRITE,)
 Category, State = TriageItem.Category, TriageItem.State
+DECISIONS = [*(choice for choice in Category.choices if choice[0]), ("dismiss", "Nothing to do")]
 
 
 # --- What comes in -------------------------------------------------------------------------------
@@ -45,9 +46,7 @@ class TriageQuery(Input):
 class SortInput(Input):
     """What went wrong, and what it needs: a passage for not_found, no more for the others."""
 
-    category = serializers.ChoiceField(
-        choices=[*(c for c in Category.choices if c[0]), ("dismiss", "Nothing to do")]
-    )
+    category = serializers.ChoiceField(choices=DECISIONS)
     passage = IdField(required=False, help_text="The right passage, for not_found.")
     pair = serializers.BooleanField(
         required=False, help_text="With not_found: draft a pair with the passage too."

@@ -227,3 +227,38 @@ def test_a_result_is_saved_with_the_machine_it_was_measured_on(
 
     assert saved["speed"] == 3
     assert {"measured_on", "machine", "python"} <= saved.keys()
+
+
+@pytest.mark.train
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_serving_asks_a_real_server_both_ways_and_gets_the_same_tokens() -> None:
+    pytest.importorskip("peft", reason="peft comes with the train extra")
+    from benchmarks import serving
+
+    with serving.served(hidden=64, layers=2, threads=1, device="cpu") as client:
+        row = serving.measure(client, requests=8, tokens=8, rounds=1)
+
+    assert row["same_tokens"]
+    assert 0 < row["ratio_lowest"] == row["ratio"]
+
+
+@pytest.mark.django_db
+def test_saved_questions_measure_the_install_itself(alice: Any, add_document: Any) -> None:
+    from finetune import triage
+    from kb.models import Chunk
+
+    ice = add_document("ice.md", "# Ice\n\nThe Morteratsch glacier melts in late August.\n")
+    add_document("bird.md", "# Birds\n\nThe wheatear nests between stones.\n")
+    gone = add_document("gone.md", "# Trains\n\nThe night train carries bicycles.\n")
+    for document, question in ((ice, "The Morteratsch glacier melts when?"), (gone, "Are bikes allowed?")):
+        triage.add_question(question, Chunk.objects.get(document=document), alice)
+    # The document moves on; what was saved is found where it stands now, or is counted as lost.
+    add_document(
+        "ice.md", "# Ice\n\nA new first line.\n\nThe Morteratsch glacier melts in late August.\n"
+    )
+    add_document("gone.md", "# Trains\n\nThe day bus takes dogs.\n")
+
+    row = retrieval.measure_saved()
+
+    assert (row["queries"], row["lost"], row["missed"]) == (1, 1, [])
+    assert row["fused"]["mrr"] == 1.0  # type: ignore[index]
