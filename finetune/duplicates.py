@@ -198,7 +198,7 @@ def near(
             Found(
                 Kind.NEAR,
                 [items[member] for member in members],
-                [minhash.similarity(first, fields(member)) for member in members],
+                [minhash.overlap(first, fields(member)) for member in members],
             )
         )
         doubled.update(members[1:])

@@ -106,6 +106,13 @@ def similarity(one: Fields, other: Fields) -> float:
     return min(alike, max(_question(one, other), _whole(one, other)))
 
 
+def overlap(one: Fields, other: Fields) -> float:
+    """Which share of the words of two pairs both have, 0–1, all fields together."""
+    shared = sum(map(_shared, one, other))
+    total = sum(map(len, (*one, *other)))
+    return shared / max(1, total - shared)
+
+
 def _question(one: Fields, other: Fields) -> float:
     return _jaccard(one.question, other.question)
 

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from finetune import snapshots as journey
 from finetune.forms import FreezeForm
 from finetune.models import Dataset, DatasetSnapshot, InstructionPair
+from finetune.splitting import PARTS
 from kb.downloads import send
 from kb.models import User
 from kb.views.requests import PersonRequest, number_in
@@ -96,7 +97,8 @@ class Part:
 def _parts(found: DatasetSnapshot) -> list[Part]:
     parts, start = [], 0.0
     total = sum(found.counts.values()) or 1
-    for name, count in found.counts.items():
+    for name in PARTS:  # the database has its own order
+        count = found.counts[name]
         width = round(100 * count / total, 3)
         parts.append(Part(name, count, round(start, 3), width, found.statistics["tokens"][name]))
         start += width

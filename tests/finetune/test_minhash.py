@@ -62,6 +62,8 @@ def test_one_question_with_two_answers_is_near() -> None:
     one = minhash.fields(["who", "found", "the", "glacier"], [], ["it", "was", "bob"])
     other = minhash.fields(["who", "found", "the", "glacier"], [], ["nobody", "ever", "knew"])
     assert minhash.similarity(one, other) == 1.0
+    assert 0.2 < minhash.overlap(one, other) < 0.6
+    assert minhash.overlap(one, one) == 1.0
 
 
 def test_one_classification_of_two_texts_is_not_near() -> None:

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from finetune import snapshots
 from finetune.management import people, waiting
+from finetune.splitting import PARTS
 from workers import tasks
 
 
@@ -36,8 +37,8 @@ class Command(BaseCommand):
         waiting.follow(snapshot.job, self.stdout.write)
         snapshot.refresh_from_db()
         self.stdout.write(f"snapshot {snapshot.pk} (number {snapshot.number})")
-        for part, count in snapshot.counts.items():
-            self.stdout.write(f"{part}: {count:,}")
+        for part in PARTS:
+            self.stdout.write(f"{part}: {snapshot.counts[part]:,}")
         for reason, count in snapshot.statistics["excluded"].items():
             self.stdout.write(f"left out, {reason.replace('_', ' ')}: {count:,}")
         for other in snapshot.leakage["evaluation"]:

@@ -118,7 +118,7 @@ def test_a_snapshot_is_frozen_shown_and_downloaded(
     page = text(signed_in, "snapshot", snapshot.pk)
     assert snapshot.sha256 in page
     assert f"<strong>{collection.name}</strong>" in page
-    assert "nearly the same words stand in two parts" in page
+    assert "no pair that nearly repeats another" in page
     file = b"".join(signed_in.get(reverse("snapshot_file", args=[snapshot.pk])))
     assert hashlib.sha256(file).hexdigest() == snapshot.sha256
     manifest = b"".join(signed_in.get(reverse("snapshot_manifest", args=[snapshot.pk])))
