@@ -9,7 +9,7 @@ training (finetune/reference.py) and against the base model's.
 import json
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,15 @@ from finetune.hyperparameters import Server
 
 FILE = "probe.json"  # lies beside the adapter's weights
 TOLERANCE = 0.1  # bfloat16 moves log-probabilities by a few hundredths
+# Asked where there is no reference.
+PLAIN_CHATS = tuple(
+    ({"role": "user", "content": question},)
+    for question in (
+        "Who are you?",
+        "What stands in the sources?",
+        "When does it begin, and when does it end?",
+    )
+)
 TIMEOUT_S = 120.0  # of one short answer, from a server that has just started
 
 Check = Literal[
@@ -134,6 +143,20 @@ def probe(
     target: Target, adapter: str, reference: Reference, *, tolerance: float = TOLERANCE
 ) -> Report:
     """Ask the server and judge its answers. Raises ProbeError when it cannot be reached."""
+    return _judged(target, lambda client: _findings(client, target, adapter, reference, tolerance))
+
+
+def probe_without_reference(
+    target: Target, adapter: str, *, tolerance: float = TOLERANCE
+) -> Report:
+    """Judge an adapter of which nobody noted what it says by PEFT. Raises ProbeError.
+
+    Shows that the server answers differently with it, not that it uses the whole of it.
+    """
+    return _judged(target, lambda client: _bare_findings(client, target, adapter, tolerance))
+
+
+def _judged(target: Target, findings: Callable[[httpx2.Client], Iterator[Finding]]) -> Report:
     with httpx2.Client(
         base_url=target.url.rstrip("/").removesuffix("/v1"),
         headers={"Authorization": f"Bearer {target.key}"} if target.key else {},
@@ -141,11 +164,30 @@ def probe(
         trust_env=False,
     ) as client:
         try:
-            return Report(tuple(_findings(client, target, adapter, reference, tolerance)))
+            return Report(tuple(findings(client)))
         except httpx2.HTTPError as error:
             raise ProbeError(
                 f"The model server at {target.url} does not answer: {error}"
             ) from error
+
+
+def _bare_findings(
+    client: httpx2.Client, target: Target, adapter: str, tolerance: float
+) -> Iterator[Finding]:
+    answers: dict[str, list[Answer]] = {adapter: [], target.base_model: []}
+    for chat in PLAIN_CHATS:
+        for name, given in answers.items():
+            response = _ask(client, name, chat, 16)
+            if problem := _problem(response, name):
+                yield Finding("answered", "failed", problem)
+                return
+            given.append(_answer(response.json()))
+    yield Finding("answered", "passed", f"The server answers for “{adapter}”.")
+    yield Finding(
+        "matches_reference", "noted", "Nobody noted after training what it says: not compared."
+    )
+    yield _judge_apart(answers[adapter], answers[target.base_model], tolerance)
+    yield _judge_unknown(client, target, PLAIN_CHATS[0])
 
 
 def _findings(
@@ -165,7 +207,7 @@ def _findings(
     yield _judge_reference(served, reference, tolerance)
     yield _judge_difference(served, base, reference, tolerance)
     yield _judge_stop(served, reference)
-    yield _judge_unknown(client, target, reference)
+    yield _judge_unknown(client, target, reference.samples[0].messages)
     yield _judge_chat_ids(client, target, reference)
 
 
@@ -267,11 +309,14 @@ def _judge_difference(
 ) -> Finding:
     samples = reference.samples
     expected = _largest([s.adapter for s in samples], [s.base for s in samples], tolerance)
-    apart = _largest(served, base, tolerance)
     if expected <= tolerance:
         sentence = "The adapter changes these answers so little that its use cannot be proved."
         return Finding("differs_from_base", "failed", sentence)
-    if apart <= tolerance:
+    return _judge_apart(served, base, tolerance)
+
+
+def _judge_apart(served: list[Answer], base: list[Answer], tolerance: float) -> Finding:
+    if _largest(served, base, tolerance) <= tolerance:
         sentence = "The server answers with the base model: it does not use the adapter."
         return Finding("differs_from_base", "failed", sentence)
     return Finding("differs_from_base", "passed", "Its answers differ from the base model's.")
@@ -287,9 +332,11 @@ def _judge_stop(served: list[Answer], reference: Reference) -> Finding:
     return Finding("stop", "failed", "Answers that ended after training do not end on the server.")
 
 
-def _judge_unknown(client: httpx2.Client, target: Target, reference: Reference) -> Finding:
+def _judge_unknown(
+    client: httpx2.Client, target: Target, messages: Sequence[dict[str, str]]
+) -> Finding:
     name = f"no-such-adapter-{secrets.token_hex(4)}"
-    response = _ask(client, name, reference.samples[0].messages, 1)
+    response = _ask(client, name, messages, 1)
     if 400 <= response.status_code < 500:
         return Finding("unknown_refused", "passed", "A made-up name is refused.")
     sentence = f"A made-up name is answered with {response.status_code}, not refused."

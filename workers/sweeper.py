@@ -2,7 +2,8 @@
 
 Each second it fails the exhausted, ends abandoned answers and tells idle workers of waiting rows;
 every few seconds it brings in ratings, looks for pairs that went stale and orders the queues of
-reviewers; each hour it removes files that no row names.
+reviewers, stops adapters that make answers worse and sees which data sets should be trained again;
+each hour it removes files that no row names.
 """
 
 import logging
@@ -16,7 +17,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from finetune import queueing, staleness, triage
+from finetune import activation, guard, queueing, retraining, staleness, triage
 from kb import chat, ingestion
 from kb.files import content_storage
 from kb.models import Job
@@ -26,12 +27,14 @@ from workers import tasks
 logger = logging.getLogger(__name__)
 # A stored file has its row within seconds; an hour is certain.
 ORPHAN_AGE_S = 3600
-RATINGS_EVERY_S, STALE_EVERY_S, QUEUE_EVERY_S = 3, 5, 15
+RATINGS_EVERY_S, STALE_EVERY_S, QUEUE_EVERY_S = 3, 5, 30
+GUARD_EVERY_S, RULES_EVERY_S = 15, 60
 
 
 def sweep(queue: Redis) -> None:
     """Do one round of what is due each second."""
     ingestion.fail_exhausted()
+    activation.end_abandoned()
     chat.end_abandoned()
     hint_waiting(queue)
 
@@ -41,7 +44,8 @@ def hint_waiting(queue: Redis) -> None:
 
     One hint a row once flooded Redis with 22,062 messages for 2,139 documents.
     """
-    if queue.llen("ingest") < settings.CELERY_WORKER_CONCURRENCY and Job.objects.waiting().exists():
+    waiting = Job.objects.for_workers().waiting()
+    if queue.llen("ingest") < settings.CELERY_WORKER_CONCURRENCY and waiting.exists():
         tasks.work_on_waiting_rows.apply_async(retry=False)
 
 
@@ -59,6 +63,8 @@ def run(stop: threading.Event) -> None:
         (RATINGS_EVERY_S, triage.collect),
         (STALE_EVERY_S, staleness.Watch().look),
         (QUEUE_EVERY_S, queueing.Watch().look),
+        (GUARD_EVERY_S, guard.look),
+        (RULES_EVERY_S, retraining.look),
         (ORPHAN_AGE_S, remove_orphans),
     ]
     due = [0.0] * len(rounds)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from finetune import drafting, duplicates, importing, snapshots
+from finetune import activation, drafting, duplicates, importing, snapshots
 from kb import ingestion
 from kb.models import Job
 from workers.app import app
@@ -21,6 +21,7 @@ JOURNEYS: dict[str, Callable[[Job], None]] = {
     Job.Kind.DRAFT: drafting.draft,
     Job.Kind.CLEAN: duplicates.clean,
     Job.Kind.FREEZE: snapshots.freeze,
+    Job.Kind.ACTIVATE: activation.activate,
 }
 
 

@@ -53,6 +53,11 @@ class AuditEvent(models.Model):
         TRIAGED = "triaged", "Triaged"
         DUPLICATES_DECIDED = "duplicates", "Decided duplicates"
         FROZEN = "frozen", "Frozen"
+        REQUESTED = "requested", "Asked to activate"
+        ACTIVATED = "activated", "Activated"
+        ROLLED_BACK = "rolled_back", "Rolled back"
+        STOPPED = "stopped", "Stopped by its guard"
+        ERASED = "erased", "Erased"
 
     user = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     username = models.CharField(max_length=150, blank=True)
