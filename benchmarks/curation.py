@@ -8,8 +8,10 @@ exchanged, which are other rows. The file goes through the product: import, then
 
 import argparse
 import json
+import os
 import random
 import re
+import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -91,7 +93,9 @@ def measure(made: Made, folder: Path) -> dict[str, Any]:
     dataset = Dataset.objects.create(collection=collection, name="Benchmark")
     path = folder / "pairs.jsonl"
     path.write_text("".join(_lines(made.rows)), encoding="utf-8")
+    cpu = _processor_s()
     import_s, problems = _import(dataset, user, path)
+    import_cpu_s = _processor_s() - cpu
     keys = list(dataset.pairs.order_by("row_number").values_list("pk", flat=True))
     start = time.perf_counter()
     items = duplicates.load(dataset, user)
@@ -108,6 +112,7 @@ def measure(made: Made, folder: Path) -> dict[str, Any]:
         "imported": len(keys),
         "rows_left_out": problems,
         "import_s": round(import_s, 1),
+        "import_processor_s": round(import_cpu_s, 1),
         "exact_s": round(exact_s, 1),
         "near_s": round(near_s, 1),
         "exact_clusters": len(exact),
@@ -115,7 +120,16 @@ def measure(made: Made, folder: Path) -> dict[str, Any]:
         "near_clusters": len(near),
         **_recall(made, keys, exact, near),
         "embedded_per_s": round(min(EMBEDDED, len(keys)) / embed_s, 1),
+        "load": round(os.getloadavg()[0], 1),
     }
+
+
+def _processor_s() -> float:
+    """Give the processor time of this process and of its children that have ended, in seconds."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
