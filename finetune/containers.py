@@ -21,6 +21,7 @@ from kb.extraction.limits import Limits
 MEBIBYTE = 1024 * 1024
 # Longer than any honest pair; what is longer is refused before it fills the memory.
 MAX_ROW_CHARS = 4 * MEBIBYTE
+MAX_COLUMNS = 1_000
 MAX_WRAPPED_CHARS = 64 * MEBIBYTE
 MAX_PARQUET_BYTES = 256 * MEBIBYTE  # of its rows as JSON lines
 READ_CHARS = MEBIBYTE
@@ -56,14 +57,15 @@ class UnreadableFile(Exception):
 class Row:
     """A row as the file has it, or the reason why it is none.
 
-    `number` counts from 1. `raw` is the text, where it could not be read. `position`: bytes of the
-    file that have been read by now, some ahead of the row.
+    `number` counts from 1. `raw` is the text, where it could not be read. `size`: about its
+    characters. `position`: bytes of the file that have been read by now, some ahead of the row.
     """
 
     number: int
     values: dict[str, Any] | None
     reason: str = ""
     raw: str = ""
+    size: int = 0
     position: int = 0
 
 
@@ -147,8 +149,8 @@ def read(path: Path, container: str, *, most_rows: int = 0) -> Iterator[Row]:
 
 def _from_text(path: Path, reader: Any) -> Iterator[Row]:
     with _text(path) as (text, raw):
-        for number, (values, reason, source) in enumerate(reader(text), start=1):
-            yield Row(number, values, reason, source, raw.tell())
+        for number, (read, size) in enumerate(reader(text), start=1):
+            yield Row(number, *read, size, raw.tell())
 
 
 @contextmanager
@@ -181,7 +183,8 @@ def _encoding(path: Path) -> str:
     return "utf-8"
 
 
-_Read = tuple[dict[str, Any] | None, str, str]
+_Read = tuple[dict[str, Any] | None, str, str]  # values, reason, raw
+_Sized = tuple[_Read, int]
 
 
 def _checked(value: Any) -> _Read:
@@ -190,13 +193,13 @@ def _checked(value: Any) -> _Read:
     return None, NO_OBJECT, json.dumps(value, ensure_ascii=False)
 
 
-def _lines(text: TextIO) -> Iterator[_Read]:
+def _lines(text: TextIO) -> Iterator[_Sized]:
     while line := text.readline(MAX_ROW_CHARS + 1):
         if len(line) > MAX_ROW_CHARS and not line.endswith("\n"):
-            yield None, TOO_LONG, line[:1000]
+            yield (None, TOO_LONG, line[:1000]), 0
             _skip_line(text)
         elif line.strip():
-            yield _line(line)
+            yield _line(line), len(line)
 
 
 def _skip_line(text: TextIO) -> None:
@@ -224,7 +227,7 @@ class _Window:
     """A stretch of a text that moves on as its values are taken from it."""
 
     def __init__(self, text: TextIO) -> None:
-        self.text, self.buffer, self.at = text, "", 0
+        self.text, self.buffer, self.at, self.taken = text, "", 0, 0
 
     def grow(self) -> bool:
         more = self.text.read(READ_CHARS)
@@ -244,14 +247,15 @@ class _Window:
         """Read the value that begins here. Raises ValueError and RecursionError as json does."""
         while True:
             try:
-                value, self.at = _DECODER.raw_decode(self.buffer, self.at)
+                value, end = _DECODER.raw_decode(self.buffer, self.at)
+                self.taken, self.at = end - self.at, end
                 return value
             except ValueError:
                 if len(self.buffer) - self.at > most_chars or not self.grow():
                     raise
 
 
-def _json(text: TextIO) -> Iterator[_Read]:
+def _json(text: TextIO) -> Iterator[_Sized]:
     """Read an array of rows, rows that follow each other, or one object around an array."""
     window = _Window(text)
     if window.sign() == "[":
@@ -261,13 +265,13 @@ def _json(text: TextIO) -> Iterator[_Read]:
     try:
         first = window.take(MAX_WRAPPED_CHARS)
     except (ValueError, RecursionError) as error:
-        yield None, _broken(error, window), window.buffer[:1000]
+        yield (None, _broken(error, window), window.buffer[:1000]), 0
         return
     rows = _wrapped(first) if window.sign() == "" else None
     if rows is not None:
-        yield from map(_checked, rows)
+        yield from ((_checked(row), window.taken // len(rows)) for row in rows)
         return
-    yield _checked(first)
+    yield _checked(first), window.taken
     yield from _items(window, end="")
 
 
@@ -279,7 +283,7 @@ def _wrapped(value: Any) -> list[Any] | None:
     return lists[0] if len(lists) == 1 else None
 
 
-def _items(window: _Window, *, end: str) -> Iterator[_Read]:
+def _items(window: _Window, *, end: str) -> Iterator[_Sized]:
     """Read values with commas between until `end`; where one breaks off, the rest is lost."""
     while (sign := window.sign()) != end:
         if sign == ",":
@@ -288,9 +292,9 @@ def _items(window: _Window, *, end: str) -> Iterator[_Read]:
         try:
             value = window.take()
         except (ValueError, RecursionError) as error:
-            yield None, _broken(error, window), window.buffer[window.at : window.at + 1000]
+            yield (None, _broken(error, window), window.buffer[window.at : window.at + 1000]), 0
             return
-        yield _checked(value)
+        yield _checked(value), window.taken
 
 
 def _broken(error: Exception, window: _Window) -> str:
@@ -305,7 +309,7 @@ def _broken(error: Exception, window: _Window) -> str:
     return f"The JSON breaks off here: {what}. Nothing after it could be read."
 
 
-def _csv(text: TextIO) -> Iterator[_Read]:
+def _csv(text: TextIO) -> Iterator[_Sized]:
     csv.field_size_limit(MAX_ROW_CHARS)
     delimiter = _delimiter(text.read(SAMPLE_CHARS)) or ","
     text.seek(0)
@@ -318,16 +322,18 @@ def _csv(text: TextIO) -> Iterator[_Read]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield None, f"The row is not CSV: {error}.", ""
+            yield (None, f"The row is not CSV: {error}.", ""), 0
             continue
         if not header:
             header = _header(cells)
         elif cells:
-            yield _cells(header, cells, delimiter)
+            yield _cells(header, cells, delimiter), sum(map(len, cells)) + len(cells)
 
 
 def _header(cells: list[str]) -> list[str]:
     """Name every column once: an empty name becomes its number, a second one gets a number."""
+    if len(cells) > MAX_COLUMNS:
+        raise UnreadableFile(f"The file has {len(cells):,} columns; {MAX_COLUMNS:,} are the most.")
     names: list[str] = []
     for position, cell in enumerate(cells, start=1):
         name = cell.strip(" \ufeff") or f"column {position}"
@@ -356,5 +362,5 @@ def _parquet(path: Path, most_rows: int) -> Iterator[Row]:
         raise UnreadableFile(str(error)) from error
     size, lines = path.stat().st_size, io.BytesIO(data)
     for number, line in enumerate(lines, start=1):
-        values, reason, raw = _line(line.decode("utf-8", "replace"))
-        yield Row(number, values, reason, raw, size * lines.tell() // max(1, len(data)))
+        read = _line(line.decode("utf-8", "replace"))
+        yield Row(number, *read, len(line), size * lines.tell() // len(data))

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from kb.models.documents import UploadRefused, delete_unused_files, store
 from kb.models.jobs import LeaseLost
 
 logger = logging.getLogger(__name__)
-BATCH_ROWS = 500
+BATCH_ROWS, BATCH_CHARS = 500, 4_000_000
 # A preview reads at most this far, so that a page of a huge file does not keep a person waiting.
 PREVIEW_ROWS = 20_000
 PREVIEW_S = 4.0
@@ -310,9 +309,21 @@ def _batches(pair_import: PairImport) -> Iterator[tuple[_Found, list[dict[str, A
     rows = containers.read(Path(pair_import.file.path), pair_import.container)
     done = pair_import.row_count
     left = (row for row in rows if row.number > done)
-    while batch := list(islice(left, BATCH_ROWS)):
+    while batch := _next(left):
         found = _convert(pair_import, batch)
         yield found, [_to_measure(pair) for _, pair in found.pairs]
+
+
+def _next(rows: Iterator[Row]) -> list[Row]:
+    """Take some rows that the memory holds easily, however long they are."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += row.size
+        if len(batch) >= BATCH_ROWS or size > BATCH_CHARS:
+            break
+    return batch
 
 
 def _convert(pair_import: PairImport, batch: Sequence[Row]) -> _Found:

@@ -5,6 +5,7 @@ docs/curate.md says what is not covered.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import ip_address
@@ -28,12 +29,14 @@ WEAK = frozenset({"name"})
 
 def find(text: str) -> list[Finding]:
     """Give what was found, in order; findings do not overlap, the surer kind wins."""
-    taken: list[Finding] = []
+    taken: list[Finding] = []  # in order of their places
     for kind, recognise in _RECOGNISERS if _DIGIT.search(text) else _WITHOUT_DIGITS:
         for start, end in recognise(text):
-            if all(end <= other.start or start >= other.end for other in taken):
-                taken.append(Finding(kind, start, end))
-    return sorted(taken, key=lambda finding: finding.start)
+            at = bisect_left(taken, start, key=lambda finding: finding.start)
+            is_free = at == 0 or taken[at - 1].end <= start
+            if is_free and (at == len(taken) or taken[at].start >= end):
+                taken.insert(at, Finding(kind, start, end))
+    return taken
 
 
 def _private_keys(text: str) -> Spans:

@@ -72,7 +72,7 @@ def test_parquet(path: Path) -> None:
 def test_one_line_is_a_row(path: Path) -> None:
     assert read(path, json.dumps(ROWS[0])) == (
         "jsonl",
-        [Row(1, ROWS[0], position=path.stat().st_size)],
+        [Row(1, ROWS[0], size=20, position=path.stat().st_size)],
     )
 
 
@@ -119,6 +119,25 @@ def test_a_row_that_spans_reads_is_whole(path: Path) -> None:
     rows = [{"text": "ä" * 700_000, "n": n} for n in range(5)]
     for content in (json.dumps(rows, ensure_ascii=False), json.dumps(rows, indent=1)):
         assert values(read(path, content)[1]) == rows
+
+
+def test_a_table_of_too_many_columns_is_refused(path: Path) -> None:
+    names = ",".join(f"c{n}" for n in range(2_000))
+    with pytest.raises(UnreadableFile, match="2,000 columns"):
+        read(path, f"{names}\n{names}\n")
+
+
+@pytest.mark.parametrize("container", ["json", "jsonl", "csv"])
+def test_a_row_knows_about_how_long_it_is(path: Path, container: str) -> None:
+    long = {"a": "x" * 5_000, "b": "y"}
+    content = {
+        "json": json.dumps([long, long]),
+        "jsonl": f"{json.dumps(long)}\n{json.dumps(long)}\n",
+        "csv": f"a,b\n{long['a']},y\n{long['a']},y\n",
+    }[container]
+    found, rows = read(path, content)
+    assert found == container
+    assert all(5_000 < row.size < 5_100 for row in rows)
 
 
 def test_not_a_number_is_nothing(path: Path) -> None:

@@ -270,6 +270,22 @@ def test_a_row_without_end_does_not_fill_the_memory(dataset: Dataset, alice: Use
     assert len(made.problems.get().raw) < 10_000
 
 
+def test_long_rows_are_brought_in_a_few_at_a_time(
+    dataset: Dataset, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "BATCH_CHARS", 1_000)
+    sizes, write = [], importing._write
+
+    def written(job: Job, made: PairImport, found: importing._Found, measured: object) -> None:
+        sizes.append(len(found.pairs))
+        write(job, made, found, measured)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(importing, "_write", written)
+    bring_in(dataset, alice, lines(*(row(n, output="x " * 300) for n in range(9))))
+
+    assert sizes == [2, 2, 2, 2, 1]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("shape", ["json", "jsonl", "csv"])
 def test_any_common_encoding_is_recognised(
