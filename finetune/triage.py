@@ -52,7 +52,8 @@ class TriageRefused(Exception):
 def collect() -> int:
     """Bring in ratings that are new or were changed; gives how many.
 
-    A changed rating replaces its item as long as nobody decided about it.
+    As long as nobody decided about an item, a changed rating replaces it, and one that the person
+    took back takes it away.
     """
     _changed().delete()
     known = TriageItem.objects.filter(message=OuterRef("message"))
@@ -74,8 +75,12 @@ def _changed() -> QuerySet[TriageItem]:
         | Q(~Q(signal=Signal.UP), **right)
         | Q(signal=Signal.UP, **{f"{rating}value": Feedback.Value.DOWN})
     )
-    changed = TriageItem.objects.open().filter(differs, message__feedback__isnull=False)
-    return TriageItem.objects.filter(pk__in=changed.values("pk"))
+    items = TriageItem.objects.open()
+    changed = items.filter(differs, message__feedback__isnull=False)
+    withdrawn = items.filter(message__feedback__isnull=True)
+    return TriageItem.objects.filter(
+        Q(pk__in=changed.values("pk")) | Q(pk__in=withdrawn.values("pk"))
+    )
 
 
 def _bring_in(feedback: Feedback) -> bool:

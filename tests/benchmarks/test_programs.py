@@ -250,7 +250,10 @@ def test_saved_questions_measure_the_install_itself(alice: Any, add_document: An
     ice = add_document("ice.md", "# Ice\n\nThe Morteratsch glacier melts in late August.\n")
     add_document("bird.md", "# Birds\n\nThe wheatear nests between stones.\n")
     gone = add_document("gone.md", "# Trains\n\nThe night train carries bicycles.\n")
-    for document, question in ((ice, "The Morteratsch glacier melts when?"), (gone, "Are bikes allowed?")):
+    for document, question in (
+        (ice, "The Morteratsch glacier melts when?"),
+        (gone, "Are bikes allowed?"),
+    ):
         triage.add_question(question, Chunk.objects.get(document=document), alice)
     # The document moves on; what was saved is found where it stands now, or is counted as lost.
     add_document(

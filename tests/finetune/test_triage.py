@@ -64,6 +64,15 @@ def test_a_changed_rating_replaces_its_item(question: Message, ice: Document) ->
     assert TriageItem.objects.count() == 1
 
 
+def test_a_rating_taken_back_takes_its_item_away(question: Message, ice: Document) -> None:
+    message = answer(question, "In winter. [1]", ice)
+    item_of(message)
+    message.feedback.all().delete()
+    triage.collect()
+
+    assert not TriageItem.objects.exists()
+
+
 def test_curators_see_an_item_and_readers_do_not(
     question: Message, ice: Document, alice: User, bob: User, charlie: User
 ) -> None:
