@@ -54,10 +54,12 @@ def _rows(report: dict[str, Any]) -> Line:
 def _lost_rows(report: dict[str, Any]) -> Line | None:
     train = report["rows"]["train"]
     if train["dropped"]:
-        sentence = f"{train['dropped']:,} rows cannot be learned from; their numbers are below."
+        sentence = (
+            f"Rows that cannot be learned from: {train['dropped']:,}; their numbers are below."
+        )
         return _line("warn", "Dropped", sentence)
     if train["truncated"]:
-        sentence = f"{train['truncated']:,} rows are longer than max_length; their context is cut."
+        sentence = f"Rows longer than max_length: {train['truncated']:,}; their context is cut."
         return _line("warn", "Truncated", sentence)
     return _line("good", "Length", "Every row fits whole.")
 

@@ -8,7 +8,7 @@ Point = tuple[float, float]
 
 # The drawing's own units; the page scales it.
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 26
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 26
 MOST_POINTS = 400
 
 

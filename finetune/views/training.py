@@ -11,6 +11,7 @@ from django.shortcuts import get_list_or_404, get_object_or_404, redirect, rende
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRefresh
 
 from finetune import advice, curves
 from finetune import training as journey
@@ -70,8 +71,16 @@ def run_new(request: PersonRequest) -> HttpResponse:
 def run(request: PersonRequest, pk: int) -> HttpResponse:
     """Show a run from its pre-flight to its adapter; the part that changes polls itself."""
     found = get_object_or_404(_runs(request), pk=pk)
+    if request.htmx and request.GET.get("was") != _stage(found):
+        return HttpResponseClientRefresh()
     template = "finetune/_run.html" if request.htmx else "finetune/run.html"
     return render(request, template, _run_context(request, found))
+
+
+def _stage(run: TrainingRun) -> str:
+    """Name what the rest of the page depends on."""
+    looked_at = "looked-at" if run.preflight else "new"
+    return f"{run.state}-{looked_at}{'-wrong' if run.error else ''}"
 
 
 def _run_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
@@ -80,6 +89,9 @@ def _run_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
         "run": found,
         "config": found.config,
         "report": found.preflight,
+        "stage": _stage(found),
+        "is_part": bool(request.htmx),
+        "is_blocked": any(line["level"] == "stop" for line in found.preflight.get("lines", [])),
         "readers": advice.readers(found),
         "may_manage": startable_by(request.user).filter(pk=found.snapshot_id).exists(),
         "loss_chart": curves.chart([(_("training"), loss), (_("validation"), checked)]),

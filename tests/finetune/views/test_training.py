@@ -122,11 +122,21 @@ def test_a_running_run_shows_its_curves_and_polls(page: Client, run: TrainingRun
             run=run, step=step, loss=loss, learning_rate=1e-4, tokens_per_s=900,
             memory_bytes=10**9,
         )  # fmt: skip
-    shown = page.get(reverse("run", args=[run.pk]), headers={"HX-Request": "true"}).content.decode()
+    part = {"HX-Request": "true"}
+    here = reverse("run", args=[run.pk])
+    shown = page.get(here, {"was": "running-looked-at"}, headers=part).content.decode()
     assert shown.lstrip().startswith('<div id="run"')
     assert "every 2s" in shown
+    assert "step 2" in shown
+    assert page.get(here, {"was": "queued-looked-at"}, headers=part)["HX-Refresh"] == "true"
     assert "<polyline" in shown
     assert "4.1" in shown
+
+
+def test_a_run_that_cannot_work_offers_no_start(page: Client, run: TrainingRun) -> None:
+    stop = {"level": "stop", "name": "Contract", "sentence": "TGI cannot load DoRA."}
+    TrainingRun.objects.update(preflight={**REPORT, "lines": [stop]})
+    assert "Start training" not in page.get(reverse("run", args=[run.pk])).content.decode()
 
 
 def test_a_run_is_cancelled(page: Client, run: TrainingRun) -> None:
