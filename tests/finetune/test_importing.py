@@ -1,11 +1,16 @@
 """A file is looked at, confirmed and brought in: exactly, once, and with every bad row named."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.utils import timezone
 
@@ -153,6 +158,45 @@ def test_a_killed_import_goes_on_without_doubles(
     assert numbers == [n for n in range(1, 101) if n % 7]
     assert (made.row_count, made.imported_count, made.problem_count) == (100, 86, 14)
     assert made.problems.count() == 14
+
+
+WORKER = """
+import django; django.setup()
+from finetune import importing
+from kb.models import Job
+importing.BATCH_ROWS = 20
+importing.import_pairs(Job.objects.claim(Job.Kind.IMPORT))
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_is_killed_leaves_whole_batches(dataset: Dataset, alice: User) -> None:
+    rows = [row(n, output="" if n % 10 == 0 else f"Answer {n}.") for n in range(1, 20_001)]
+    made = add(dataset, alice, lines(*rows))
+    importing.start(made, alice)
+    name = settings.DATABASES["default"]["NAME"]
+    environment = {
+        **os.environ,
+        "DATABASE_URL": urlsplit(settings.DATABASE_URL)._replace(path=f"/{name}").geturl(),
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+    }
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], env=environment, cwd=settings.ROOT)
+    try:
+        ends = time.monotonic() + 60
+        while dataset.pairs.count() < 200 and time.monotonic() < ends:
+            time.sleep(0.05)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert 200 <= dataset.pairs.count() < 18_000
+    Job.objects.filter(pk=made.job_id).update(lease_until=timezone.now())
+
+    assert tasks.work_on_next(Job.Kind.IMPORT)
+
+    made.refresh_from_db()
+    numbers = list(dataset.pairs.order_by("row_number").values_list("row_number", flat=True))
+    assert numbers == [n for n in range(1, 20_001) if n % 10]
+    assert (made.row_count, made.imported_count, made.problem_count) == (20_000, 18_000, 2_000)
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing_more(

@@ -1,5 +1,7 @@
 """What tells of a person or opens a door is found; what only looks like it is not."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +120,11 @@ def test_a_hostile_text_takes_no_more_than_its_length(text: str) -> None:
     start = time.process_time()
     personal_data.find(text)
     assert time.process_time() - start < 2
+
+
+def test_many_findings_take_time_in_proportion() -> None:
+    started = time.process_time()
+
+    assert len(personal_data.find("Write to jo@mail.example.org. " * 30_000)) == 30_000
+
+    assert time.process_time() - started < 5
