@@ -31,7 +31,6 @@ def load_base(name: str, device: str, dtype: str) -> tuple[PreTrainedModel, Any]
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
         )
     except (OSError, ValueError) as error:
         raise CannotLoad(f"The base model “{name}” cannot be loaded: {error}") from error
