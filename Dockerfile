@@ -24,4 +24,4 @@ FROM app AS train
 USER root
 RUN pip install torch==2.13.0 && pip install --require-hashes --no-deps -r requirements/train.lock
 USER tacit
-CMD ["celery", "-A", "workers.app", "worker", "--queues", "train", "--concurrency", "1"]
+CMD ["python", "manage.py", "trainer"]
