@@ -38,8 +38,8 @@ Report = Callable[[int, int], None]
 # By MiniLM, 700 pairs of two public sets: of five that words do not find, four mean the same above
 # 0.9; from 0.9 down to 0.85 ten, hardly any of which do.
 MEANING = 0.9
-# As many are compared by meaning; embedding them takes minutes on two cores.
-MOST_VECTORS = 20_000
+# As many are compared by meaning; embedding them takes minutes on two cores, once.
+MOST_VECTORS = 5_000
 EMBED_BATCH = 64
 # Characters that certainly fill the embedder's window; more would only be counted and cut.
 _EMBEDDED_CHARACTERS = 2_000

@@ -10,7 +10,7 @@ from finetune import minhash
 Vectors = npt.NDArray[np.float32]
 # Beyond this many pairs behind one band key, each meets its neighbours and the first one only.
 _CROWD, _NEIGHBOURS = 64, 8
-# 512 × 20,000 float32 products are 40 MB.
+# 512 × 5,000 float32 products are 10 MB.
 _BLOCK = 512
 
 

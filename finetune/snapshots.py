@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from statistics import median
 from typing import Any
@@ -401,13 +402,14 @@ def _leaks_into(
     ordered = sorted(rows, key=lambda row: row.place)
     theirs = _vectors([pair.pk for pair in others], job)
     first = len(rows)
+    ours = cache(lambda place: _fields(ordered[place].pair))
     found: dict[str, list[list[Any]]] = {"exact": [], "near": [], "meaning": []}
     bands = [*(row.pair.bands for row in ordered), *(pair.bands for pair in others)]
     for one, other in similar.candidates(bands).tolist():
         if not one < first <= other:
             continue
         row, pair = ordered[one], others[other - first]
-        alike = minhash.similarity(_fields(row.pair), _fields(pair))
+        alike = minhash.similarity(ours(one), _fields(pair))
         if alike >= minhash.NEAR:
             kind = "exact" if row.pair.content_hash == pair.content_hash else "near"
             found[kind].append([row.pair.pk, row.part, pair.pk, round(alike, 3)])
@@ -549,10 +551,12 @@ def reproduce(snapshot: DatasetSnapshot) -> Reproduction:
     program changed since, or the pair is gone, the line that the snapshot kept stands in.
     """
     listed = snapshot.manifest["pairs"]
-    lines = dict(snapshot.rows.values_list("pair_id", "line"))
     digest, kept = sha256(), []
     for start in range(0, len(listed), 1_000):
         batch = listed[start : start + 1_000]
+        # The manifest lists the pairs as they stand in the file.
+        there = snapshot.rows.filter(position__gt=start, position__lte=start + len(batch))
+        lines = dict(there.values_list("pair_id", "line"))
         pairs = InstructionPair.objects.prefetch_related("sources").in_bulk(
             [key for key, *_ in batch]
         )

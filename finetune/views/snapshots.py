@@ -137,7 +137,8 @@ def _leaks_between(found: DatasetSnapshot) -> dict[str, Any]:
         (kind, leak) for kind, leaks in between["shown"].items() for leak in leaks[:SHOWN_LEAKS]
     ]
     is_clean = not any(between[kind] for kind in ("exact", "near", "documents"))
-    return {**between, "shown": shown, "is_clean": is_clean}
+    left_out = sum(found.counts.values()) - found.leakage["compared_by_meaning"]
+    return {**between, "shown": shown, "is_clean": is_clean, "left_out": left_out}
 
 
 def _exams(request: PersonRequest, found: DatasetSnapshot) -> list[dict[str, Any]]:

@@ -96,6 +96,17 @@ def test_the_same_meaning_in_other_order_is_found_by_vectors(
     assert PairVector.objects.count() == 2
 
 
+def test_beyond_a_number_pairs_are_not_compared_by_meaning(
+    dataset: Dataset, alice: User, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "MOST_VECTORS", 2)
+    for question in ("When?", "Who is it?", "Where are they?"):
+        write(question, f"{question} I do not know.")
+    clean(dataset, alice)
+    assert dataset.cleanings.get().counts["meaning_left_out"] == 1
+    assert PairVector.objects.count() == 2
+
+
 def test_vectors_are_computed_once_and_again_after_an_edit(
     dataset: Dataset, alice: User, write: Write
 ) -> None:

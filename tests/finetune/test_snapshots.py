@@ -331,3 +331,14 @@ def test_turns_of_tools_stand_before_and_behind_the_question(
         ("user", "What is the weather?"), ("assistant", "weather()"), ("user", "rain"),
         ("assistant", "It rains."),
     ]  # fmt: skip
+
+
+def test_beyond_a_number_pairs_are_not_compared_by_meaning_and_the_report_says_so(
+    dataset: Dataset, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "MOST_VECTORS", 5)
+    fill(dataset, 8, 12)
+    snapshot = freeze(dataset, alice)
+    assert snapshot.state == "ready"
+    assert snapshot.leakage["compared_by_meaning"] == 5
+    assert sum(snapshot.counts.values()) == 12
