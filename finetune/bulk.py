@@ -1,10 +1,11 @@
 """The verbs of curation on many pairs at once, in a few statements whatever their number."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
 
@@ -20,6 +21,25 @@ Pairs = QuerySet[InstructionPair]
 BATCH = 5_000
 # What a person wrote or brought in may be approved without looking at each; a model's draft not.
 _OWN_WORK = (InstructionPair.Origin.IMPORT, InstructionPair.Origin.TYPED)
+
+_WRITE_REVIEWS = """
+INSERT INTO finetune_review (pair_id, reviewer_id, verdict, reason, created_at, content_hash, round,
+                             state_before, was_edited, before, after, seconds, is_void)
+SELECT id, %s, %s, %s, %s, content_hash, round, state, FALSE, '{}', '{}', 0, FALSE
+  FROM finetune_instructionpair WHERE id = ANY(%s)
+"""
+_WRITE_EVENTS = """
+INSERT INTO finetune_auditevent (subject_kind, user_id, username, action, collection_id, detail,
+                                 created_at, subject_id)
+SELECT 'instructionpair', %s, %s, %s, %s, %s::jsonb, %s, id FROM unnest(%s::bigint[]) AS id
+"""
+_ADD_TAGS = """
+UPDATE finetune_instructionpair
+   SET tags = tags || ARRAY(SELECT tag FROM unnest(%s::varchar(50)[]) AS tag
+                             WHERE tag <> ALL (tags)),
+       updated_at = %s
+ WHERE id = ANY(%s)
+"""
 
 
 def approvable(pairs: Pairs, user: User) -> Pairs:
@@ -50,29 +70,22 @@ def reject_all(pairs: Pairs, dataset: Dataset, user: User, reason: str) -> int:
 
 
 def _judge_all(pairs: Pairs, dataset: Dataset, user: User, verdict: str, reason: str) -> int:
+    action = Action.APPROVED if verdict == Review.Verdict.APPROVE else Action.REJECTED
     with transaction.atomic():
-        locked = pairs.select_for_update(of=("self",))
-        rows = list(locked.values_list("pk", "content_hash", "round", "state"))
-        for batch in _batches(rows):
-            Review.objects.bulk_create(
-                Review(
-                    pair_id=pk, reviewer=user, verdict=verdict, reason=reason,
-                    content_hash=content_hash, round=number, state_before=state,
-                )
-                for pk, content_hash, number, state in batch
-            )  # fmt: skip
-            ids = [row[0] for row in batch]
+        ids = _locked_ids(pairs)
+        for batch in _batches(ids):
+            with connection.cursor() as cursor:
+                cursor.execute(_WRITE_REVIEWS, [user.pk, verdict, reason, timezone.now(), batch])
             if verdict == Review.Verdict.APPROVE:
-                _note_audiences(ids)
-            _settle_all(ids, dataset, user, reason)
-            action = Action.APPROVED if verdict == Review.Verdict.APPROVE else Action.REJECTED
-            _record_all(ids, dataset, user, action, reason=reason)
-    return len(rows)
+                _note_audiences(batch)
+            _settle_all(batch, dataset, user, reason)
+            _record_all(batch, dataset, user, action, reason=reason)
+    return len(ids)
 
 
-def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(rows), BATCH):
-        yield rows[start : start + BATCH]
+def _batches(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH]
 
 
 def _note_audiences(ids: Sequence[int]) -> None:
@@ -111,18 +124,20 @@ def _settle_all(ids: Sequence[int], dataset: Dataset, user: User, reason: str) -
 
 
 def _record_all(
-    ids: Iterable[int], dataset: Dataset, user: User, action: str, /, **detail: Any
+    ids: list[int], dataset: Dataset, user: User, action: str, /, **detail: Any
 ) -> None:
-    AuditEvent.objects.bulk_create(
-        (
-            AuditEvent(
-                user=user, username=user.username, action=action, subject_kind="instructionpair",
-                subject_id=pk, collection_id=dataset.collection_id, detail={**detail, "many": True},
-            )
-            for pk in ids
-        ),
-        batch_size=BATCH,
-    )  # fmt: skip
+    written = json.dumps({**detail, "many": True})
+    values: list[Any] = [
+        user.pk,
+        user.username,
+        action,
+        dataset.collection_id,
+        written,
+        timezone.now(),
+        ids,
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_WRITE_EVENTS, values)
 
 
 def _locked_ids(pairs: Pairs) -> list[int]:
@@ -134,11 +149,8 @@ def tag_all(pairs: Pairs, dataset: Dataset, user: User, tags: Sequence[str]) -> 
     with transaction.atomic():
         ids = _locked_ids(pairs)
         for batch in _batches(ids):
-            rows = list(InstructionPair.objects.filter(pk__in=batch).only("tags"))
-            for row in rows:
-                row.tags = list(dict.fromkeys([*row.tags, *tags]))
-                row.updated_at = timezone.now()
-            InstructionPair.objects.bulk_update(rows, ["tags", "updated_at"], batch_size=1_000)
+            with connection.cursor() as cursor:
+                cursor.execute(_ADD_TAGS, [list(tags), timezone.now(), batch])
             _record_all(batch, dataset, user, Action.TAGGED, tags=list(tags))
     return len(ids)
 

@@ -150,7 +150,10 @@ def refresh(dataset: Dataset) -> int:
 def reasons(pair: InstructionPair, learned: Mapping[str, list[float]]) -> list[Reason]:
     """Say why the pair comes now, the weightiest first. `learned`: the data set's `queue`."""
     found = []
-    for signal in pair.signals:
+    # What happened a moment ago counts before the queue is ordered anew.
+    sudden = {"stale": pair.state == InstructionPair.State.STALE, "disputed": pair.is_disputed}
+    signals = [*pair.signals, *(signal for signal, holds in sudden.items() if holds)]
+    for signal in dict.fromkeys(signals):
         judged, changed, weighs = learned.get(signal) or (0, 0, GUESSES[signal])
         found.append(Reason(signal, weighs, int(judged), int(changed)))
     return sorted(found, key=lambda reason: -reason.weight)

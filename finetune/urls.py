@@ -16,12 +16,14 @@ from finetune.views import (
     snapshots,
     training,
     triage,
+    uses,
 )
 
 urlpatterns = [
     # --- Data sets and pairs ---
     path("curate/", datasets.curate, name="curate"),
     path("curate/new/", datasets.dataset_new, name="dataset_new"),
+    path("curate/uses/", uses.document_uses, name="document_uses"),
     path("curate/<int:pk>/", pairs.dataset, name="dataset"),
     path("curate/<int:pk>/edit/", datasets.dataset_edit, name="dataset_edit"),
     path("curate/<int:pk>/pairs/new/", pair.pair_new, name="pair_new"),

@@ -1,6 +1,7 @@
 """How far a data set is, who judged what in which week, how far people agree, and the log."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -108,7 +109,7 @@ def _names(people: set[int]) -> dict[int, str]:
 
 def _weeks(reviews: QuerySet[Review], together: list[Judgement]) -> list[WeekOf]:
     since = timezone.now() - timedelta(weeks=WEEKS)
-    rows: list[dict[str, Any]] = list(
+    rows = (
         reviews.filter(created_at__gt=since)
         .annotate(week=TruncWeek("created_at"))
         .order_by()
@@ -127,7 +128,7 @@ def _weeks(reviews: QuerySet[Review], together: list[Judgement]) -> list[WeekOf]
 
 
 def _week_of(
-    row: dict[str, Any],
+    row: Mapping[str, Any],
     names: dict[int, str],
     agreed: dict[tuple[date, int], list[tuple[str, str]]],
 ) -> WeekOf:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import get_language
 from django.views.decorators.http import require_POST
 
-from kb.models import Collection
+from kb.models import Collection, Membership
 from kb.views.requests import number_in
 
 THEMES = ("auto", "light", "dark")
@@ -51,16 +52,24 @@ class Frame:
     def scope(self) -> Collection | None:
         return scope(self.request)
 
-    @cached_property
+    @property
     def manages(self) -> bool:
         """Whether Manage is offered: to those who run the install or own a collection."""
-        user = self.request.user
-        return bool(user.is_superuser or Collection.objects.owned_by(user).exists())
+        return self.request.user.is_superuser or Membership.Role.OWNER in self._roles
 
-    @cached_property
+    @property
     def curates(self) -> bool:
         """Whether Curate is offered: to those who may change a collection."""
-        return Collection.objects.writable_by(self.request.user).exists()
+        return self.manages or Membership.Role.CURATOR in self._roles
+
+    @cached_property
+    def _roles(self) -> set[str]:
+        """Every role that the person has anywhere."""
+        user = self.request.user
+        if not user.is_authenticated:
+            return set()
+        mine = Membership.objects.filter(Q(user=user) | Q(group__in=user.groups.all()))
+        return set(mine.order_by().values_list("role", flat=True).distinct())
 
 
 def frame(request: HttpRequest) -> dict[str, Frame]:

@@ -128,6 +128,7 @@ def test_edit_undo_skip_and_similar_by_keyboard(
     expect(page.locator(f'[data-pair="{second.pk}"] mark.said')).to_have_text(
         "The glacier melts in August."
     )
+    expect(page.locator("[data-progress]")).to_contain_text("1 judged today")
     first.refresh_from_db()
     assert (first.state, first.output) == ("approved", "The glacier melts in August [1].")
 
@@ -212,7 +213,7 @@ def test_a_changed_document_shows_what_differs_and_accepting_takes_it(
     picture(page, "review-stale")
     page.keyboard.press("a")
     expect(page.get_by_role("heading", name="Nothing waits for you")).to_be_visible()
-    expect(page.locator("[data-progress]")).to_contain_text("0 wait")
+    expect(page.locator("[data-progress]")).to_contain_text("0 left")
     pair.refresh_from_db()
     assert pair.state == "approved"
     assert pair.sources.get().version_number == 2

@@ -5,8 +5,17 @@ from django.test import Client
 from django.urls import reverse
 
 from finetune import curation
-from finetune.models import AuditEvent, Dataset, InstructionPair, PairSource, Review, SavedView
-from kb.models import Chunk, Collection, User
+from finetune.models import (
+    AuditEvent,
+    Dataset,
+    DatasetSnapshot,
+    InstructionPair,
+    PairSource,
+    Review,
+    SavedView,
+    SnapshotRow,
+)
+from kb.models import Chunk, Collection, Job, User
 from tests.conftest import AddDocument
 
 pytestmark = pytest.mark.django_db
@@ -272,3 +281,36 @@ def test_a_typed_pair_needs_question_and_answer(curator: Client, dataset: Datase
     answer = curator.post(reverse("pair_new", args=[dataset.pk]), {"instruction": "When?"})
     assert "Say what the model should answer." in answer.content.decode()
     assert not InstructionPair.objects.exists()
+
+
+# --- Before a document is deleted ---
+
+
+def test_deleting_a_document_says_which_pairs_and_snapshots_rest_on_it(
+    curator: Client, dataset: Dataset, alice: User, bob: User, add_document: AddDocument
+) -> None:
+    document = add_document("ice.md", "# Ice\n\nThe glacier melts in August.")
+    chunk = Chunk.objects.select_related("document", "version").get()
+    pair = curation.create_pair(
+        alice, dataset, origin="typed",
+        content={"instruction": "When?", "output": "In August [1]."},
+        sources=[curation.source_of_chunk(chunk, 1)],
+    )  # fmt: skip
+    curation.approve(pair, alice)
+    snapshot = DatasetSnapshot.objects.create(
+        dataset=dataset, number=4, job=Job.objects.create(kind=Job.Kind.FREEZE)
+    )
+    SnapshotRow.objects.create(
+        snapshot=snapshot, position=1, split="train", pair=pair, content_hash="", line="{}",
+        token_count=1, document_keys=[document.pk],
+    )  # fmt: skip
+    address = f"{reverse('document_uses')}?document={document.pk}"
+    assert address in curator.get(reverse("document_delete", args=[document.pk])).content.decode()
+    said = curator.get(address).content.decode()
+    assert "1 instruction pair rests on it." in said
+    assert "Glaciers #4" not in said
+    other = add_document("snow.md", "# Snow\n\nIt falls in winter.")
+    both = curator.get(f"{address}&document={other.pk}").content.decode()
+    assert "Glaciers #4" in both
+    curator.force_login(bob)
+    assert curator.get(address).content.decode().strip() == ""
