@@ -102,7 +102,8 @@ class InstructionPair(models.Model):
     """What a model should answer to an instruction, and what it should not (`rejected`).
 
     `messages`: turns before the last exchange, [{"role": …, "content": …}], where there are any;
-    `instruction` is always the last thing the person says. `output` may be empty only where
+    `instruction` is always the last thing the person says; where turns of tools stand between it and
+    the output, a turn of role "instruction" marks its place. `output` may be empty only where
     `rejected` is not. `origin_key` names what the pair was made from, so that it is made once.
     `priority`: higher is reviewed first; kept by finetune.queueing. Quality columns are computed
     when the pair is written (finetune.quality): `repetition` 0–1 is the share of repeated word
