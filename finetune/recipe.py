@@ -65,6 +65,8 @@ STOPPED = 3
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
+# transformers tells flash attention where parts begin only in a batch of one row.
+_ONE_ROW = ("flash_attention_2",)
 
 OnStep = Callable[[Mapping[str, Any]], None]
 Weights = dict[str, Tensor]
@@ -544,6 +546,8 @@ def _evaluate(run: Run) -> float:
 
 def _loss(run: Run, rows: Sequence[Sequence[Example]]) -> Tensor:
     """Sum the loss of a batch: over its tokens to learn, or over its preferences."""
+    if run.config.attention in _ONE_ROW and rows:
+        rows = [[example for row in rows for example in row]]
     batch = _Batch.of(rows, filler=run.filler, device=run.device.device)
     losses = _token_losses(run, run.wrapped, batch)
     if run.config.method == "sft":

@@ -1,4 +1,6 @@
 import json
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +95,9 @@ def test_the_shortest_runs_learn_in_every_step(total: int) -> None:
 def test_the_number_of_steps_follows_from_epochs_unless_bounded() -> None:
     assert TrainingConfig(base_model="base", epochs=3).total_steps(7) == 21
     assert TrainingConfig(base_model="base", epochs=3, max_steps=10).total_steps(7) == 10
+
+
+def test_every_setting_is_described_in_the_documentation() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fine-tune.md").read_text()
+
+    assert [each.name for each in fields(TrainingConfig) if f"`{each.name}`" not in page] == []

@@ -149,6 +149,25 @@ def test_without_separate_positions_packed_rows_would_see_each_other(
     assert abs(contaminated.base_loss - clean.base_loss) > 3e-5  # type: ignore[operator]
 
 
+def test_a_batch_laid_into_one_row_gives_the_same_loss(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, several = run(base, data, tmp_path / "several", batch_size=4)
+    monkeypatch.setattr(recipe, "_ONE_ROW", ("sdpa",))  # what flash attention needs
+    _, one = run(base, data, tmp_path / "one", batch_size=4)
+
+    assert losses(one) == pytest.approx(losses(several), abs=1e-4)
+
+
+def test_attention_in_plain_steps_gives_the_same_loss(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    _, fused = run(base, data, tmp_path / "fused", epochs=1)
+    _, plain = run(base, data, tmp_path / "plain", epochs=1, attention="eager")
+
+    assert losses(plain) == pytest.approx(losses(fused), abs=1e-4)
+
+
 def test_accumulated_batches_learn_what_one_big_batch_does(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
