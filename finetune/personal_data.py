@@ -301,6 +301,8 @@ _NUMBER = re.compile(r"[+(\d](?:[ ().\-/]{0,3}\d){5,22}")
 def _is_part_of_something(text: str, start: int, end: int) -> bool:
     """Tell a number inside a word, an amount or a longer number from one that stands alone."""
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
+    if text[end : end + 3].lstrip().startswith("=") or text[:start][-3:].rstrip().endswith("="):
+        return True  # it is calculated with
     if before.isalnum() or (before and before in "_$€£¥#=/*+-"):
         return True
     if before and before in ".," and text[max(0, start - 2) : start - 1].isdigit():
@@ -316,7 +318,7 @@ _EXTENSION = re.compile(r"(?:x|ext\.?) ?\d{1,6}(?!\w)")
 
 
 def _is_card(number: _Number) -> bool:
-    plain = re.fullmatch(r"\d[\d -]+", number.text)
+    plain = re.fullmatch(r"\d+(?:[ -]\d+)*", number.text)
     return bool(
         plain
         and 12 <= len(number.digits) <= 19
@@ -532,7 +534,7 @@ def _is_phone(number: _Number) -> bool:
         return False
     if _PHONE.fullmatch(text):
         return True
-    return bool(_CALLS.search(number.before))
+    return bool(_CALLED.fullmatch(text) and _CALLS.search(number.before))
 
 
 # +44 20 7946 0018, (212) 555-0187, 07700 063 966, (37) 788-063, 60-56-85-91. Digits with spaces
@@ -545,11 +547,13 @@ _PHONE = re.compile(
     r"|\d{2}(?:-\d{2}){3,4}"
 )
 _DATE = re.compile(
-    r"(?:(?:19|20)\d\d[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d)\b"
+    r"(?:(?:1\d|20)\d\d[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:1\d|20)\d\d)\b"
 )
+# Behind a word for calling, groups with one separator will do.
+_CALLED = re.compile(r"[+(]?\d+\)?(?:[ .-]\(?\d+\)?)*")
 _CALLS = re.compile(
     r"\b(?:phone|tel|telephone|mobile|cell|fax|desk|office|call|dial|text|reach|sms|whatsapp|handy|telefon\w*|"
-    r"telefoon\w*|tél\w*|teléfono|rufnummer|contact number|contact|number is|number)\b"
+    r"telefoon\w*|tél\w*|teléfono|rufnummer|contact|(?:my|her|his|our|your|their) number)\b"
     r"[^.\n]{0,24}$"
 )
 

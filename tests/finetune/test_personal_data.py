@@ -82,6 +82,8 @@ def test_it_is_found_where_it_stands(kind: str, value: str, around: str) -> None
         'password = "{{ password }}"; api_key = "<your key here>"; token: ****************',
         "The key to success is perseverance_and_hard_work_every_day.",
         "5 + 10 - 15 * (20 / 25) = 30, and 1-2-3-4-5 or 100 200 300.",
+        "The office needs 5000/500 = 10 reams; 1500 - 300 = 1200 and 3 * 33011356 = 99034068.",
+        "The tracking number is 123456789. The sum is 355909190063 - 746.",
         "See https://example.org/page/1234567890 and commit 0123456789abcdef0123.",
         "@someone said a@b and foo@bar",
         "The way to 100 people is long; the court has 3 doors.",
