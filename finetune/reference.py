@@ -1,8 +1,14 @@
 """Measure what an adapter and its base say, by PEFT itself, for the probe to compare with.
 
 Run right after training and kept beside the weights. V vocabulary.
+
+    python -m finetune.reference config.json ADAPTER OUT
+
+reads the recipe's settings, answers the shortest questions it was trained on, and writes the
+reference into the folder OUT.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +18,13 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finetune import recipe
+from finetune.examples import read_lines
 from finetune.probe import Answer, Reference, Sample, Step
 
 Messages = Sequence[dict[str, str]]
+
+ASKED = 8
 
 
 def measure(
@@ -78,3 +88,23 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return {id_ for id_ in (*listed, tokenizer.eos_token_id) if id_ is not None}
+
+
+def shortest_chats(data: Path) -> list[Messages]:
+    """Give the ASKED shortest questions of the train part, without their answers."""
+    chats = [line.messages[:-1] for line in read_lines(data, "train") if len(line.messages) > 1]
+    return sorted(chats, key=lambda chat: sum(len(turn["content"]) for turn in chat))[:ASKED]
+
+
+def main(settings_file: Path, adapter: Path, out: Path) -> None:
+    config, data, _ = recipe.read_settings(settings_file)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = measure(recipe.base_folder(config), adapter, shortest_chats(data), device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    found.write(out)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("Usage: python -m finetune.reference config.json ADAPTER OUT")
+    main(*map(Path, sys.argv[1:]))

@@ -23,7 +23,7 @@ from django.core.files.storage import default_storage
 from django.db import transaction
 from django.utils import timezone
 
-from finetune import advice, checkpoints, contract
+from finetune import advice, checkpoints, contract, probe
 from finetune.cards import model_card
 from finetune.hyperparameters import TrainingConfig
 from finetune.models import Adapter, AuditEvent, DatasetSnapshot, TrainingMetric, TrainingRun
@@ -141,7 +141,7 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
     try:
         done = subprocess.run(
             command, cwd=settings.ROOT, capture_output=True, text=True,
-            timeout=PREFLIGHT_TIMEOUT_S, env=_environment(),
+            timeout=PREFLIGHT_TIMEOUT_S, env=environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         minutes = PREFLIGHT_TIMEOUT_S // 60
@@ -182,7 +182,7 @@ def folder_of(run: TrainingRun) -> Path:
     return Path(settings.DATA_DIR) / "runs" / str(run.pk)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Give the process what it needs to compute, and none of our secrets."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     ours = ("CUDA_", "NVIDIA_", "HF_", "OMP_", "MKL_", "OPENBLAS_", "NCCL_", "ACCELERATE_")
@@ -220,6 +220,8 @@ def train(job: Job, *, stop: Stop) -> None:
                 job.give_up_lease()
                 return
             folder = _adapter_folder(run)
+            job.report("answering", 0, 0)
+            _measure_reference(run, folder)
         with job.publishing():
             register(run, folder)
     except LeaseLost:
@@ -244,7 +246,7 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
     with (folder_of(run) / "recipe.log").open("ab") as log:
         process = subprocess.Popen(
             [*launcher(run.config), str(settings_file)],
-            cwd=settings.ROOT, env=_environment(), stdin=subprocess.DEVNULL,
+            cwd=settings.ROOT, env=environment(), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
@@ -260,7 +262,7 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
     except subprocess.TimeoutExpired:
         logger.warning("run %s did not write a checkpoint in time", run.pk)
     finally:
-        _kill(process)
+        kill(process)
         follower.look()
     if lost.is_set():
         raise LeaseLost
@@ -278,7 +280,7 @@ def launcher(config: Mapping[str, Any]) -> list[str]:
     return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "finetune.recipe"]
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -380,6 +382,22 @@ def _adapter_folder(run: TrainingRun) -> Path:
     raise RuntimeError(LOST)
 
 
+def _measure_reference(run: TrainingRun, folder: Path) -> None:
+    """Have PEFT answer some questions, with which `activation` proves that a server does the same."""
+    command = [sys.executable, "-m", "finetune.reference", folder_of(run) / "config.json"]
+    done = subprocess.run(
+        [*command, folder, _reference_folder(run)],
+        cwd=settings.ROOT, env=environment(), capture_output=True, text=True,
+        timeout=PREFLIGHT_TIMEOUT_S,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr[-LOG_TAIL:])
+
+
+def _reference_folder(run: TrainingRun) -> Path:
+    return folder_of(run) / "reference"
+
+
 def register(run: TrainingRun, folder: Path) -> Adapter:
     """Place a finished adapter where servers read it and write it down with its card.
 
@@ -389,7 +407,9 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
     manifest = checkpoints.manifest_of(folder) or {}
     base = json.loads((_base_folder(run) / "config.json").read_text())
     placed = adapters_folder() / folder.name
-    checkpoints.publish(placed, lambda aside: _copy(folder, aside), about=_facts(run, manifest))
+    checkpoints.publish(
+        placed, lambda aside: _copy(run, folder, aside), about=_facts(run, manifest)
+    )
     adapter, _ = Adapter.objects.update_or_create(
         run=run,
         defaults={
@@ -439,9 +459,10 @@ def _base_folder(run: TrainingRun) -> Path:
     )
 
 
-def _copy(folder: Path, aside: Path) -> None:
+def _copy(run: TrainingRun, folder: Path, aside: Path) -> None:
     for name in (contract.WEIGHTS, contract.CONFIG):
         shutil.copyfile(folder / name, aside / name)
+    shutil.copyfile(_reference_folder(run) / probe.FILE, aside / probe.FILE)
 
 
 def _facts(run: TrainingRun, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from django.db import connection
 
 pytest.importorskip("torch")
 
-from finetune import base_model, contract, training
+from finetune import base_model, contract, probe, training
 from finetune.models import Dataset, DatasetSnapshot, TrainingRun
 from kb.files import content_storage
 from kb.models import Collection, Job, User
@@ -122,6 +122,7 @@ def test_a_run_is_looked_at_trained_and_registered(
     assert adapter.audience_size == 1
     placed = training.adapters_folder() / adapter.name
     assert (placed / contract.WEIGHTS).exists()
+    assert len(probe.Reference.read(placed).samples) == 8
     assert json.loads((placed / "manifest.json").read_text())["snapshot"]["sha256"] == (
         snapshot.sha256
     )
