@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from functools import lru_cache
 
 from kb.wordlists import STOP_WORDS
 
@@ -141,5 +142,6 @@ def _script_language(words: list[str]) -> str:
     return language
 
 
+@lru_cache(maxsize=10_000)
 def _language_of(letter: str) -> str:
     return next((name for first, last, name in _SCRIPTS if first <= letter <= last), "")
