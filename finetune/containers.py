@@ -150,7 +150,8 @@ def read(path: Path, container: str, *, most_rows: int = 0) -> Iterator[Row]:
 def _from_text(path: Path, reader: Any) -> Iterator[Row]:
     with _text(path) as (text, raw):
         for number, (read, size) in enumerate(reader(text), start=1):
-            yield Row(number, *read, size, raw.tell())
+            values, reason, source = read
+            yield Row(number, values, reason, source, size, raw.tell())
 
 
 @contextmanager
