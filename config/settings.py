@@ -270,6 +270,8 @@ STOP_TRAINING_S = positive("STOP_TRAINING_S", default=300)
 DEVICE_WATTS = whole("DEVICE_WATTS", default=0, least=0)
 DEVICE_HOUR_PRICE = env.float("DEVICE_HOUR_PRICE", default=0.0)
 ENERGY_PRICE = env.float("ENERGY_PRICE", default=0.0)
+# How an adapter is asked and what it must reach: finetune.gate.Rules, any of it as JSON.
+EVALUATION: dict[str, Any] = env.json("EVALUATION", default={})
 MAX_ANSWER_TOKENS = positive("MAX_ANSWER_TOKENS", default=512)
 
 # --- Serving ----------------------------------------------------------------------------------

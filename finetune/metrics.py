@@ -101,24 +101,25 @@ def abstains(text: str) -> bool:
 
 
 def score(
-    output: str, expected: str, sources: Sequence[Source], *, ended: bool
+    output: str, expected: str, sources: Sequence[Source] | None, *, ended: bool
 ) -> dict[str, float | None | list[int]]:
     """Give all scores of one answer; None where a metric says nothing about the question.
 
+    `sources`: those offered, none where nothing was found; None for a question asked alone.
     `answered_wrongly`: answered what the sources do not hold. `abstained_wrongly`: said that they
     do not hold it, and they do. Both only for a question that was asked with sources.
     """
-    asked, silent = abstains(expected), abstains(output)
+    asked, silent, offered = abstains(expected), abstains(output), sources is not None
     return {
         "exact": exact_match(output, expected),
         "f1": token_f1(output, expected),
         "rouge_l": rouge_l(output, expected),
         "bleu": bleu_counts(output, expected),
-        "citations": cited_right(output, expected) if sources else None,
-        "grounded": grounded(output, sources),
-        "abstention": float(asked == silent) if sources else None,
-        "answered_wrongly": float(not silent) if sources and asked else None,
-        "abstained_wrongly": float(silent) if sources and not asked else None,
+        "citations": cited_right(output, expected) if offered else None,
+        "grounded": grounded(output, sources or ()),
+        "abstention": float(asked == silent) if offered else None,
+        "answered_wrongly": float(not silent) if offered and asked else None,
+        "abstained_wrongly": float(silent) if offered and not asked else None,
         "ended": float(ended),
     }
 

@@ -11,14 +11,22 @@ from collections.abc import Callable
 
 from django.db import DatabaseError, connection
 
-from finetune import training
+from finetune import evaluation, training
 from kb.models import Job
 
 logger = logging.getLogger(__name__)
 IDLE_S = 2.0
+
+
+def _train(job: Job, stop: threading.Event) -> None:
+    training.train(job, stop=stop)
+    evaluation.start_after(job)
+
+
 JOURNEYS: dict[str, Callable[[Job, threading.Event], None]] = {
     Job.Kind.PREFLIGHT: lambda job, stop: training.preflight(job),
-    Job.Kind.TRAIN: lambda job, stop: training.train(job, stop=stop),
+    Job.Kind.TRAIN: _train,
+    Job.Kind.EVALUATE: lambda job, stop: evaluation.evaluate(job, stop=stop),
 }
 
 

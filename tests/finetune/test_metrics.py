@@ -86,7 +86,8 @@ def test_abstention_is_wrong_both_ways() -> None:
     assert scores("It melts.", NOT_IN_DOCUMENTS) == [0, 1, None]
     assert scores(NOT_IN_DOCUMENTS, "It melts [1].") == [0, None, 1]
     assert scores("It melts [1].", "It melts [1].") == [1, None, 0]
-    assert metrics.score("a", "a", [], ended=False)["abstention"] is None
+    assert metrics.score("a", "a", None, ended=False)["abstention"] is None
+    assert metrics.score("a", NOT_IN_DOCUMENTS, [], ended=True)["answered_wrongly"] == 1
 
 
 def test_an_interval_holds_the_mean_and_narrows_with_more_questions() -> None:
