@@ -53,25 +53,28 @@ class Traces:
         return not (self.pairs.exists() or self.snapshots.exists())
 
 
-def find_document(user: User, text: str) -> Subject | None:
-    """Find a document of the person's collections by its id or name, also a deleted one."""
+def find_documents(user: User, text: str) -> list[Subject]:
+    """Find documents of the person's collections by id or name, also deleted ones.
+
+    Several may bear one name; the newest comes first.
+    """
     owned = Collection.objects.owned_by(user)
-    sources = PairSource.objects.filter(pair__collection__in=owned)
-    documents = Document.objects.filter(collection__in=owned)
     key = int(text) if text.isdecimal() and len(text) < 19 else 0
-    document = documents.filter(Q(pk=key) | Q(name=text)).order_by("pk").first()
-    if document is not None:
-        return Subject("document", document.pk, document.name)
-    source = sources.filter(Q(document_key=key) | Q(document_name=text)).order_by("pk").first()
-    return Subject("document", source.document_key, source.document_name) if source else None
+    standing = Document.objects.filter(Q(pk=key) | Q(name=text), collection__in=owned)
+    sources = PairSource.objects.filter(
+        Q(document_key=key) | Q(document_name=text), pair__collection__in=owned
+    )
+    found = dict(sources.order_by("pk").values_list("document_key", "document_name"))
+    found |= dict(standing.values_list("pk", "name"))
+    return [Subject("document", pk, name) for pk, name in sorted(found.items(), reverse=True)]
 
 
-def find_person(user: User, username: str) -> Subject | None:
+def find_people(user: User, username: str) -> list[Subject]:
     """Find a person who wrote or asked what the person's pairs were made of."""
     person = User.objects.filter(username=username).first()
     if person is None or not (user.is_superuser or _pairs_of_person(user, person.pk).exists()):
-        return None
-    return Subject("person", person.pk, person.username)
+        return []
+    return [Subject("person", person.pk, person.username)]
 
 
 def trace(subject: Subject, user: User) -> Traces:
@@ -148,7 +151,7 @@ def erase(subject: Subject, user: User, *, reason: str) -> Erased:
         for dataset in found.datasets:
             AuditEvent.objects.record(
                 user, AuditEvent.Action.ERASED, dataset, dataset.collection,
-                subject=[subject.kind, subject.key], pairs=len(keys), reason=reason,
+                erased=[subject.kind, subject.key], pairs=len(keys), reason=reason,
                 adapters=[adapter.name for adapter in marked],
             )  # fmt: skip
     return Erased(stale, [adapter.name for adapter in marked])

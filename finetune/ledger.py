@@ -12,7 +12,7 @@ from kb.models import User
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of a month, or of all runs where `month` is None. `cost`: in the currency of the settings."""
+    """Of a month, of a run since its start, or of all runs where `month` is None. `cost`: in the currency of the settings."""
 
     month: datetime | None
     runs: int
@@ -50,3 +50,7 @@ def months(runs: QuerySet[TrainingRun]) -> list[Sums]:
 
 def total(runs: QuerySet[TrainingRun]) -> Sums:
     return Sums(month=None, **runs.aggregate(**_SUMS))
+
+
+def of_run(run: TrainingRun) -> Sums:
+    return Sums(run.started_at, 1, run.gpu_seconds, run.energy_wh, run.cost)

@@ -3,12 +3,15 @@
 from django.urls import path
 
 from finetune.views import (
+    activation,
     datasets,
     draft,
     duplicates,
+    erasure,
     export,
     gaps,
     imports,
+    loop,
     pair,
     pairs,
     progress,
@@ -100,4 +103,24 @@ urlpatterns = [
     path("train/sweep/<slug:key>/start/", training.sweep_start, name="sweep_start"),
     path("train/adapters/", training.adapters, name="adapters"),
     path("train/adapter/<int:pk>/", training.adapter, name="adapter"),
+    # --- Serving, the loop ---
+    path("loop/", loop.loop, name="loop"),
+    path("loop/rule/<int:pk>/", loop.rule, name="rule"),
+    path("train/ledger/", loop.ledger_page, name="ledger"),
+    path("train/erasure/", erasure.erasure, name="erasure"),
+    path("train/activations/", activation.activations, name="activations"),
+    path("train/adapter/<int:pk>/activate/", activation.activate, name="activate"),
+    path("train/adapter/<int:pk>/retire/", activation.adapter_retire, name="adapter_retire"),
+    path("train/activation/<int:pk>/", activation.activation, name="activation"),
+    path(
+        "train/activation/<int:pk>/approve/",
+        activation.activation_approve,
+        name="activation_approve",
+    ),
+    path(
+        "train/activation/<int:pk>/withdraw/",
+        activation.activation_withdraw,
+        name="activation_withdraw",
+    ),
+    path("train/activation/<int:pk>/back/", activation.activation_back, name="activation_back"),
 ]

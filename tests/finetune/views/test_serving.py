@@ -1,0 +1,277 @@
+"""The pages of activations, the loop, erasure and the ledger: for owners, and what is theirs."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from finetune.models import Activation, Adapter, Dataset, RetrainRule
+from kb.backends import get_backend
+from kb.models import Collection, Job, User
+from tests.conftest import AddDocument
+from tests.finetune.activating import answers, deployed, evaluate, make_adapter, make_run
+from tests.finetune.test_snapshots import write_pair
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def model_server(settings: Any) -> Any:
+    """A server that no page may need to ask."""
+    settings.MODEL_SERVER_URL = "http://127.0.0.1:9"
+    settings.GENERATOR = {
+        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
+        "OPTIONS": {"url": settings.MODEL_SERVER_URL, "base_model": "tgi"},
+    }
+    get_backend.cache_clear()
+    yield settings
+    get_backend.cache_clear()
+
+
+@pytest.fixture
+def adapter(dataset: Dataset, tmp_path: Path) -> Adapter:
+    return make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+
+
+@pytest.fixture
+def client_of(client: Client) -> Any:
+    def sign_in(user: User) -> Client:
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+def text(client: Client, view: str, *args: object, **query: Any) -> str:
+    answer = client.get(reverse(view, args=args), query)
+    assert answer.status_code == 200, answer.status_code
+    return answer.content.decode()
+
+
+# --- Activations ---------------------------------------------------------------------------------
+
+
+def test_an_owner_asks_for_an_activation_and_follows_it(page: Client, adapter: Adapter) -> None:
+    evaluate(adapter)
+    shown = text(page, "activate", adapter.pk)
+    assert "passed every threshold" in shown
+    assert "override_reason" not in shown
+
+    answer = page.post(
+        reverse("activate", args=[adapter.pk]), {"share": "25", "reason": "It answers better."}
+    )
+
+    made = Activation.objects.get()
+    assert answer["Location"] == reverse("activation", args=[made.pk])
+    assert (made.share, made.state) == (0.25, "requested")
+    assert made.job is not None
+    assert made.job.kind == Job.Kind.ACTIVATE
+    assert "25%" in text(page, "activation", made.pk)
+    again = page.post(reverse("activate", args=[adapter.pk]), {"share": "25", "reason": "Again."})
+    assert again.status_code == 400
+    assert "on its way already" in again.content.decode()
+
+
+def test_a_closed_gate_wants_a_reason_of_its_own(page: Client, adapter: Adapter) -> None:
+    evaluate(adapter, passed=False)
+    assert "Token F1 fell by 12 %." in text(page, "activate", adapter.pk)
+    form = {"share": "100", "reason": "It answers better."}
+    refused = page.post(reverse("activate", args=[adapter.pk]), form)
+    assert refused.status_code == 400
+    assert not Activation.objects.exists()
+    page.post(reverse("activate", args=[adapter.pk]), {**form, "override_reason": "I judge so."})
+    assert Activation.objects.get().override_reason == "I judge so."
+
+
+def test_an_adapter_outside_the_contract_shows_why_and_no_form(
+    page: Client, adapter: Adapter, model_server: Any
+) -> None:
+    model_server.MODEL_SERVER_KIND = "tgi"
+    Adapter.objects.update(contract={"own": [], "tgi": ["TGI cannot load DoRA."]})
+    shown = text(page, "activate", adapter.pk)
+    assert "TGI cannot load DoRA." in shown
+    assert "Our own model server can serve it." in shown
+    assert 'name="reason"' not in shown
+
+
+@pytest.mark.parametrize("who", ["bob", "charlie"])
+def test_a_foreign_adapter_is_like_a_missing_one(
+    who: str, client_of: Any, adapter: Adapter, alice: User, bob: User, charlie: User
+) -> None:
+    evaluate(adapter)
+    standing = deployed(adapter, alice)
+    client = client_of({"bob": bob, "charlie": charlie}[who])
+    for name, own in (("activate", adapter.pk), ("activation", standing.pk)):
+        for pk in (own, 10_000):
+            assert client.get(reverse(name, args=[pk])).status_code == 404
+    for name in ("activation_approve", "activation_withdraw", "activation_back"):
+        for pk in (standing.pk, 10_000):
+            assert client.post(reverse(name, args=[pk])).status_code == 404
+    for pk in (adapter.pk, 10_000):
+        assert client.post(reverse("adapter_retire", args=[pk])).status_code == 404
+        form = {"share": "100", "reason": "Mine."}
+        assert client.post(reverse("activate", args=[pk]), form).status_code == 404
+    standing.refresh_from_db()
+    assert standing.state == "deployed"
+    listed = text(client, "activations")
+    assert (adapter.name in listed) == (who == "bob"), "who is served by it may know its name"
+    assert "No adapter of yours" in listed
+    assert (adapter.name in text(client, "loop")) is False
+
+
+def test_another_owner_approves_and_the_asking_one_cannot(
+    client_of: Any, adapter: Adapter, alice: User, bob: User, model_server: Any
+) -> None:
+    model_server.SECOND_PERSON_ACTIVATES = True
+    evaluate(adapter)
+    adapter.run.snapshot.dataset.collection.grant(bob, "owner")
+    page = client_of(alice)
+    page.post(reverse("activate", args=[adapter.pk]), {"share": "100", "reason": "Better."})
+    made = Activation.objects.get()
+    assert "Another owner must approve" in text(page, "activation", made.pk)
+    page.post(reverse("activation_approve", args=[made.pk]))
+    made.refresh_from_db()
+    assert made.state == "waiting"
+
+    page = client_of(bob)
+    assert "alice asks for this" in text(page, "activation", made.pk)
+    page.post(reverse("activation_approve", args=[made.pk]))
+    made.refresh_from_db()
+    assert (made.state, made.approved_by) == ("requested", bob)
+
+
+def test_one_click_takes_the_adapter_back(page: Client, adapter: Adapter, alice: User) -> None:
+    standing = deployed(adapter, alice)
+    assert "The base model alone answers again." in text(page, "activation", standing.pk)
+    answer = page.post(reverse("activation_back", args=[standing.pk]), {"reason": "Worse."})
+    assert answer["Location"] == reverse("activation", args=[standing.pk])
+    standing.refresh_from_db()
+    assert standing.state == "rolled_back"
+    assert "Rolled back" in text(page, "activations")
+
+
+def test_the_adapters_page_leads_on(page: Client, adapter: Adapter, alice: User) -> None:
+    assert "The gate says no:" in text(page, "adapter", adapter.pk)
+    evaluate(adapter)
+    assert "Its evaluation passed." in text(page, "adapter", adapter.pk)
+    deployed(adapter, alice)
+    assert "It serves now." in text(page, "adapter", adapter.pk)
+
+
+# --- The loop ------------------------------------------------------------------------------------
+
+
+def next_action(shown: str) -> str:
+    station = shown.partition("station is-next")[2]
+    return station.partition("</a>")[0].rpartition(">")[2]
+
+
+def test_each_station_has_its_one_next_action(
+    page: Client, dataset: Dataset, alice: User, add_document: AddDocument, tmp_path: Path
+) -> None:
+    assert next_action(text(page, "loop")) == "Make pairs"
+    add_document("glacier.md", "# Glacier\n\nThe glacier melts in August.")
+    pair = write_pair(dataset, "When?", "In August.", state="suggested")
+    assert next_action(text(page, "loop")) == "Review 1"
+    pair.state = "approved"
+    pair.save()
+    assert next_action(text(page, "loop")) == "Freeze one"
+    run = make_run(dataset)
+    assert next_action(text(page, "loop")) == "See its pre-flight"
+    run.state = "succeeded"
+    run.save()
+    adapter = make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+    assert next_action(text(page, "loop")) == "Evaluate"
+    evaluate(adapter)
+    assert next_action(text(page, "loop")) == "Activate"
+    deployed(adapter, alice)
+    shown = text(page, "loop")
+    assert "100%" in shown
+    assert next_action(shown) == ""
+
+
+def test_ratings_stand_before_and_with_each_adapter(
+    page: Client, adapter: Adapter, alice: User
+) -> None:
+    label = get_backend("GENERATOR").label
+    standing = deployed(adapter, alice)
+    before = timezone.now() - timedelta(days=3)
+    for message in answers(alice, 10, label=label, deployment=None, created_at=before):
+        message.rate(alice, 1)
+    for message in answers(alice, 4, label=label, deployment=standing.deployment):
+        message.rate(alice, -1)
+    shown = text(page, "loop")
+    assert "100% of 10, 72%–100%" in shown
+    assert "0% of 4, 0%–49%" in shown
+
+
+def test_who_curates_nothing_sees_no_loop(client_of: Any, adapter: Adapter, bob: User) -> None:
+    client = client_of(bob)
+    shown = text(client, "loop")
+    assert "No loop of yours yet" in shown
+    assert 'title="Train"' not in shown
+
+
+def test_a_rule_is_set_by_owners_and_asks_on_the_loop_page(
+    client_of: Any, dataset: Dataset, alice: User, bob: User
+) -> None:
+    page = client_of(alice)
+    form = {
+        "is_on": "on",
+        "new_pairs": "2",
+        "every_days": "0",
+        "stale_percent": "",
+        "drop_percent": "10",
+    }
+    assert page.post(reverse("rule", args=[dataset.pk]), form).status_code == 302
+    rule = RetrainRule.objects.get()
+    assert (rule.new_pairs, rule.stale_share, rule.rating_drop) == (2, 0, 0.1)
+    write_pair(dataset, "When?", "In August.")
+    write_pair(dataset, "Where?", "In the valley.")
+    assert "2 pairs were approved" in text(page, "rule", dataset.pk)
+    RetrainRule.objects.update(last_fired_at=timezone.now(), last_reason="2 pairs were approved.")
+    assert "asks for a new run" in text(page, "loop")
+    dataset.collection.grant(bob, "curator")
+    assert client_of(bob).get(reverse("rule", args=[dataset.pk])).status_code == 404
+
+
+# --- Erasure and ledger --------------------------------------------------------------------------
+
+
+def test_a_document_is_forgotten_from_a_page(
+    page: Client, dataset: Dataset, collection: Collection
+) -> None:
+    pair = write_pair(dataset, "When?", "In August.", sources=[(collection, 7)])
+    assert "Nothing of yours learned from it." in text(
+        page, "erasure", kind="document", name="nothing.md"
+    )
+    shown = text(page, "erasure", kind="document", name="a.md")
+    assert "1 pairs turn stale, 0 adapters are marked" in shown
+    page.post(reverse("erasure"), {"kind": "document", "name": "a.md", "reason": "Asked."})
+    pair.refresh_from_db()
+    assert pair.state == "stale"
+    assert "It is kept out." in text(page, "erasure", kind="document", name="a.md")
+
+
+def test_a_reader_finds_and_forgets_nothing(
+    client_of: Any, dataset: Dataset, collection: Collection, bob: User
+) -> None:
+    pair = write_pair(dataset, "When?", "In August.", sources=[(collection, 7)])
+    client = client_of(bob)
+    assert "Nothing of yours" in text(client, "erasure", kind="document", name="a.md")
+    client.post(reverse("erasure"), {"kind": "document", "name": "a.md"})
+    pair.refresh_from_db()
+    assert pair.state == "approved"
+
+
+def test_the_ledger_shows_ones_runs_only(
+    client_of: Any, dataset: Dataset, alice: User, bob: User
+) -> None:
+    make_run(dataset, started_at=timezone.now(), gpu_seconds=5400, energy_wh=450, cost=3.25)
+    shown = text(client_of(alice), "ledger")
+    assert all(number in shown for number in ("1.50", "0.45", "3.25"))
+    assert "Nothing was trained yet" in text(client_of(bob), "ledger")
