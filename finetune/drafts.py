@@ -191,7 +191,7 @@ def _quoted(one: Source, style: Style, *, follows: bool) -> Exchange:
 def _heading(one: Source) -> str:
     """Give the innermost heading above a passage, without number and markup; "" for none."""
     last = one.heading_path[-1] if one.heading_path else ""
-    return " ".join(_NUMBERING.sub("", last).split()).strip(" :.")
+    return " ".join(_NUMBERING.sub("", last).split()).strip(" :.-–")
 
 
 def _ask_about(one: Source, style: Style, *, follows: bool) -> str:

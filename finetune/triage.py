@@ -369,10 +369,10 @@ def prefill(
     if item.signal == Signal.UP and not right:
         content = {"instruction": item.question, "output": answer, "rejected": ""}
     else:
-        same = right.split() == answer.split()
-        rejected = "" if same else answer
+        # Markers put in are no other answer.
+        same = renumber(right, {}).split() == renumber(answer, {}).split()
         content = {"instruction": item.question, "output": cite(right, sources)}
-        content["rejected"] = rejected
+        content["rejected"] = "" if same else answer
     wanted = cited(content["output"], content["rejected"])
     kept = [one for one in offered if one.marker in wanted]
     kept = kept or [one for one in offered if one.is_cited and chunk is None]

@@ -15,7 +15,7 @@ from tests.browser.test_ask import ICE, ask
 from tests.conftest import AddDocument
 
 pytestmark = pytest.mark.browser
-RIGHT = "The glacier melts in late summer."
+RIGHT = "In late summer the glacier melts."
 
 
 @pytest.fixture(autouse=True)

@@ -186,6 +186,16 @@ def test_a_wrong_answer_alone_says_what_not_to_answer(
     assert (pair.output, pair.rejected) == ("", "In winter. [1]")
 
 
+def test_a_correction_that_only_adds_or_leaves_out_markers_rejects_nothing(
+    question: Message, ice: Document, dataset: Dataset, alice: User
+) -> None:
+    text = "The glacier melts in late summer."
+    item = item_of(answer(question, f"{text} [1]", ice), corrected=text)
+
+    pair = triage.draft_pair(item, alice, dataset)
+    assert (pair.output, pair.rejected) == (f"{text} [1]", "")
+
+
 def test_an_answer_rated_right_becomes_a_pair_when_a_curator_wants_it(
     question: Message, ice: Document, dataset: Dataset, alice: User
 ) -> None:
