@@ -6,6 +6,7 @@ rendered together. A row for which that does not hold is dropped with its number
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from finetune.packing import Part
 Message = dict[str, str]
 SplitName = Literal["train", "validation", "test"]
 _CUT = " … "
+# Of the last question and its sources; with less of it there would be nothing to answer.
+_LEAST_CHARS = 64
 
 
 class Tokenizer(Protocol):
@@ -174,38 +177,34 @@ def _longest(parts: list[Part]) -> int:
 def _fitted(
     context: list[Message], build: Callable[[list[Message]], list[Part]], max_length: int
 ) -> list[Part]:
-    """Shorten the context until all parts fit: older turns first, then the longest message."""
-    messages = context
+    """Shorten the context until all parts fit: older turns first, then the sources.
+
+    How much of the message has to go is reckoned from how long its tokens are on average, so that
+    a row is tokenized a few times only; what stays may be a few tokens short of `max_length`.
+    """
+    messages, parts = context, build(context)
     for messages in _without_history(context):
         if _longest(parts := build(messages)) <= max_length:
             return parts
-    place = max(range(len(messages)), key=lambda index: len(messages[index]["content"]))
-    best, low, high = None, 0, len(messages[place]["content"])
-    while low < high:  # the largest number of characters with which it still fits
-        kept = (low + high) // 2
-        parts = build(_with_shortened(messages, place, kept))
+    kept = len(messages[-1]["content"])
+    chars_a_token = sum(len(each["content"]) for each in messages) / _longest(parts)
+    while kept > _LEAST_CHARS:
+        too_many = _longest(parts) - max_length
+        kept = max(_LEAST_CHARS, kept - math.ceil(too_many * chars_a_token) - len(_CUT))
+        parts = build([*messages[:-1], _shortened(messages[-1], kept)])
         if _longest(parts) <= max_length:
-            best, low = parts, kept + 1
-        else:
-            high = kept
-    if best is None:
-        raise _Unusable(f"The answer and its question do not fit into {max_length} tokens.")
-    return best
+            return parts
+    raise _Unusable(f"The answer and its question do not fit into {max_length} tokens.")
 
 
 def _without_history(context: list[Message]) -> Iterator[list[Message]]:
     """Leave out the oldest exchange, then the next, until only instructions and question remain."""
     first = 1 if context and context[0]["role"] == "system" else 0
-    for start in range(first, len(context), 2):
+    for start in range(first + 2, len(context), 2):
         yield [*context[:first], *context[start:]]
 
 
-def _with_shortened(messages: list[Message], place: int, kept: int) -> list[Message]:
+def _shortened(message: Message, kept: int) -> Message:
     """Cut the middle out of a message: its start has the best sources, its end the question."""
-    text = messages[place]["content"]
-    end = kept // 2
-    cut = text[: kept - end] + _CUT + (text[-end:] if end else "")
-    return [
-        {**message, "content": cut} if index == place else message
-        for index, message in enumerate(messages)
-    ]
+    text, end = message["content"], kept // 2
+    return {**message, "content": text[: kept - end] + _CUT + text[-end:]}

@@ -104,7 +104,7 @@ def test_older_turns_go_first_when_a_row_is_too_long() -> None:
     assert kept.endswith("When does it melt ? <end> <nl> <assistant> In August . <end>")
 
 
-def test_then_the_middle_of_the_longest_message_is_cut_never_the_answer() -> None:
+def test_then_the_middle_of_the_sources_is_cut_never_the_answer() -> None:
     words = Words()
     sources = " ".join(f"s{number}" for number in range(200))
     user = {"role": "user", "content": f"{sources} When does it melt ?"}
@@ -115,6 +115,15 @@ def test_then_the_middle_of_the_longest_message_is_cut_never_the_answer() -> Non
     assert kept.startswith("<user> s0 s1 s2 ")
     assert " … " in kept
     assert kept.endswith("When does it melt ? <end> <nl> <assistant> In August . <end>")
+
+
+def test_instructions_are_never_cut() -> None:
+    words = Words()
+    system = {"role": "system", "content": " ".join(f"rule{number}" for number in range(60))}
+    user = {"role": "user", "content": " ".join(f"s{number}" for number in range(100))}
+    (example,) = prepare([line(system, user, ANSWER)], words, max_length=120).examples
+
+    assert system["content"] in words.text(example.chosen.ids)
 
 
 def test_an_answer_longer_than_a_row_drops_the_row_with_its_number() -> None:
