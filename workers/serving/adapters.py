@@ -34,6 +34,7 @@ from workers.serving.generation import CannotLoad
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "adapter_model.safetensors"
+KEPT_BYTES = 256 * 2**20  # of matrices picked for the rows of a batch, from one token to the next
 # Variants of LoRA that cannot run beside others on one model, not even in turns.
 UNSERVED = ("alora_invocation_tokens", "arrow_config", "target_parameters")
 INITIALIZATIONS = (True, False, "gaussian", "orthogonal")  # which leave the base as it is
@@ -64,7 +65,9 @@ class Adapters:
         self._lora: PeftModel | None = None
         self._prompts: dict[str, PeftModel] = {}
         self._selected: str | None = None
-        self._rows: Tensor | None = None
+        self._rows: _Rows | None = None
+        self._last_rows: _Rows | None = None
+        self._stacks: list[_Stack] = []
         self._numbers_by_key: dict[str, int] = {}
         self._hooks: list[RemovableHandle] = []
         self._counter = itertools.count(1)
@@ -151,14 +154,20 @@ class Adapters:
         self.model.eval()
         self.model.requires_grad_(False)
         self._selected = None
+        self._last_rows = None
         for hook in self._hooks:
             hook.remove()
         keys = [a.key for a in self._known if a.kind == "lora" and not a.group]
         self._numbers_by_key = {key: number for number, key in enumerate(keys, start=1)}
-        self._hooks = [
-            layer.register_forward_hook(partial(self._add_rows, _Stack(layer, keys)))
+        layers = [
+            layer
             for layer in self.model.modules()
             if isinstance(layer, LoraLayer) and any(key in layer.lora_A for key in keys)
+        ]
+        self._stacks = [_Stack(layer, keys) for layer in layers]
+        self._hooks = [
+            layer.register_forward_hook(partial(self._add_rows, stack))
+            for layer, stack in zip(layers, self._stacks, strict=True)
         ]
 
     @contextmanager
@@ -171,11 +180,19 @@ class Adapters:
         numbers = [
             self._numbers_by_key.get(adapter.key, 0) if adapter else 0 for adapter in adapters
         ]
-        self._rows = torch.tensor(numbers, device=self.model.device) if any(numbers) else None
+        self._rows = self._rows_of(numbers) if any(numbers) else None
         try:
             yield
         finally:
             self._rows = None
+
+    def _rows_of(self, numbers: list[int]) -> "_Rows":
+        """Return the same rows as long as the batch stays the same."""
+        if self._last_rows is None or self._last_rows.numbers != numbers:
+            is_small = len(numbers) * sum(s.row_bytes for s in self._stacks) < KEPT_BYTES
+            index = torch.tensor(numbers, device=self.model.device)
+            self._last_rows = _Rows(numbers, index, {} if is_small else None)
+        return self._last_rows
 
     def _select(self, group: str) -> None:
         """Give PEFT one adapter to compute, or none."""
@@ -203,6 +220,15 @@ class Adapters:
         return self._prompts[adapter.key].get_prompt(batch_size=1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Which adapter each row of a batch has. `kept`: what the stacks picked for these rows."""
+
+    numbers: list[int]
+    index: Tensor  # (B,)
+    kept: "dict[_Stack, tuple[Tensor, Tensor]] | None"
+
+
 class _Stack:
     """The LoRA matrices of one layer; number 0 is the base, which adds nothing."""
 
@@ -223,11 +249,23 @@ class _Stack:
                 self._down[number, : len(pair[0])] = pair[0]
                 self._up[number, :, : len(pair[0])] = pair[1]
 
-    def delta(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """inputs: (B, T, inputs). rows: (B,) numbers. Returns (B, T, outputs)."""
-        down, up = self._down[rows], self._up[rows]
+    @property
+    def row_bytes(self) -> int:
+        return (self._down[0].numel() + self._up[0].numel()) * self._down.element_size()
+
+    def delta(self, inputs: Tensor, rows: _Rows) -> Tensor:
+        """inputs: (B, T, inputs). Returns (B, T, outputs)."""
+        down, up = self._picked(rows)
         low = torch.bmm(inputs.to(down.dtype), down.mT)
         return torch.bmm(low, up.mT).to(inputs.dtype)
+
+    def _picked(self, rows: _Rows) -> tuple[Tensor, Tensor]:
+        """Pick each row's matrices: (B, R, inputs) and (B, outputs, R)."""
+        if rows.kept is None:
+            return self._down[rows.index], self._up[rows.index]
+        if self not in rows.kept:
+            rows.kept[self] = self._down[rows.index], self._up[rows.index]
+        return rows.kept[self]
 
 
 def _check(described: dict[str, Any]) -> None:

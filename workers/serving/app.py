@@ -323,7 +323,8 @@ class App:
         """
         self._metrics.requests += 1
         with self._places(len(asked.prompts)):
-            generations = [Generation(wanted) for wanted in await self._validated(asked, adapter)]
+            validated = await self._validated(asked, adapter)
+            generations = [Generation(wanted, asked.stream) for wanted in validated]
             try:
                 for generation in generations:
                     self._submit(generation)

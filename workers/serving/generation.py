@@ -114,21 +114,31 @@ class GenerationFailed(Exception):
 class Generation:
     """One request on its way through the model; read its events with `async for`.
 
-    Lives on the event loop that made it; `emit` and `cancelled` are for the model's thread.
+    Lives on the event loop that made it; `emit` and `cancelled` are for the model's thread. Without
+    `stream` all tokens come at the end, which spares the loop a turn a token.
     """
 
     wanted: Wanted
+    stream: bool = True
     created_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     cancelled: threading.Event = field(default_factory=threading.Event)
     finished: Finished | None = None
     _events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+    _held: list[Event] = field(default_factory=list)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def emit(self, event: Event) -> None:
         """Hand an event over from another thread; nothing happens once the loop is closed."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        self._held.append(event)
+        is_due = self.stream or not isinstance(event, Token)
+        if is_due and not self._loop.is_closed():
+            held, self._held = self._held, []
+            self._loop.call_soon_threadsafe(self._deliver, held)
+
+    def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            self._events.put_nowait(event)
 
     async def tokens(self, keep_alive_s: float | None = None) -> AsyncGenerator[Token | None, None]:
         """Yield tokens as they come, None after each silence of `keep_alive_s`.
