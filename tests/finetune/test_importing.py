@@ -501,24 +501,3 @@ def test_a_real_preference_and_a_real_verdict_keep_both_sides(
     assert all(
         pair.rejected == verdicts[pair.row_number - 1]["messages"][-1]["content"] for pair in wrong
     )
-
-
-@pytest.mark.data
-def test_a_fifth_of_55_000_rows_is_in_within_30_seconds(
-    dataset: Dataset, alice: User, shared_data: Path
-) -> None:
-    """On an idle machine all 55,000 are (`script/bench curation`); this one is busy with tests."""
-    rows: list[dict[str, str]] = []
-    for name in ("gsm8k_alpaca/gsm_8k_train.json", "llamafactory/alpaca_en_demo.json"):
-        rows += json.loads((shared_data / "instructions" / name).read_text())
-    many = [rows[n % len(rows)] | {"id": n} for n in range(11_000)]
-    made = add(dataset, alice, json.dumps(many))
-    importing.start(made, alice)
-    started = time.monotonic()
-
-    assert tasks.work_on_next(Job.Kind.IMPORT)
-
-    took_s = time.monotonic() - started
-    made.refresh_from_db()
-    assert made.imported_count == 11_000
-    assert took_s < 30, f"{took_s:.1f} s"
