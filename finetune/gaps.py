@@ -41,15 +41,15 @@ def add(item: TriageItem, user: User) -> KnowledgeGap:
     known = GapQuestion.objects.filter(triage=item).select_related("gap").first()
     if known is not None:
         return known.gap
-    vector = get_backend("EMBEDDER").embed_query(item.question)
+    vector = get_backend("EMBEDDER").embed_query(item.searched)
     with transaction.atomic():
         # Two curators who sort the same question at once must not open two gaps.
         Collection.objects.select_for_update(no_key=True).get(pk=item.collection_id)
         gap = _nearest(item.collection_id, vector) or KnowledgeGap.objects.create(
-            collection_id=item.collection_id, title=item.question
+            collection_id=item.collection_id, title=item.searched
         )
         gap.questions.create(
-            triage=item, text=item.question, vector=vector.tolist(), created_at=item.created_at
+            triage=item, text=item.searched, vector=vector.tolist(), created_at=item.created_at
         )
     return gap
 

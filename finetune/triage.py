@@ -205,7 +205,7 @@ def save_question_with_pair(
 
 
 def _question(item: TriageItem, user: User, chunk: Chunk) -> RetrievalQuestion:
-    return add_question(item.question, chunk, user, item=item)
+    return add_question(item.searched, chunk, user, item=item)
 
 
 def add_question(

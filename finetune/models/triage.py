@@ -87,6 +87,12 @@ class TriageItem(models.Model):
     def __str__(self) -> str:
         return self.question[:60]
 
+    @property
+    def searched(self) -> str:
+        """What was searched for: a follow-up question with the subject of the one before it."""
+        queries: list[str] = self.message.trace.get("queries", [])
+        return queries[0] if queries else self.question
+
 
 class RetrievalQuestionQuerySet(models.QuerySet["RetrievalQuestion"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:

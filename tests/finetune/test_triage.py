@@ -233,6 +233,17 @@ def test_the_right_passage_is_kept_to_measure_search_by(
     assert (item.state, item.category) == ("done", Category.NOT_FOUND)
 
 
+def test_a_follow_up_is_kept_with_what_it_was_searched_by(
+    alice: User, ice: Document, river: Document
+) -> None:
+    trace = {"queries": ["When does it freeze? river"], "answerable": {"answerable": True}}
+    item = item_of(answer(ask(alice, "When does it freeze?"), "Never. [1]", ice, trace=trace))
+
+    assert triage.save_question(item, alice, river.chunks.get()).question == trace["queries"][0]
+    triage.undo(alice)
+    assert triage.list_gap(item, alice).title == trace["queries"][0]
+
+
 def test_nothing_is_sorted_twice(
     question: Message, ice: Document, dataset: Dataset, alice: User
 ) -> None:
