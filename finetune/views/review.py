@@ -105,7 +105,8 @@ def review_hold(request: PersonRequest, pk: int) -> HttpResponse:
     named = [number for text in request.POST.getlist("pair")[:50] if (number := number_in(text))]
     action = request.POST.get("action", "")
     if action == "keep":
-        for pair in dataset.pairs.filter(pk__in=named, claimed_by=request.user):
+        visible = InstructionPair.objects.visible_to(request.user)
+        for pair in visible.filter(dataset=dataset, pk__in=named):
             curation.claim(pair, request.user)
     elif action in ("release", "skip"):
         curation.release(request.user, named)

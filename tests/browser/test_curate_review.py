@@ -67,7 +67,7 @@ def picture(page: Page, name: str) -> None:
 def test_two_people_review_a_hundred_pairs_without_a_mouse(
     visit: Visit, alice: User, dora: User, dataset: Dataset
 ) -> None:
-    make(dataset, 100)
+    make(dataset, 110)
     pages = [visit(person, f"/curate/{dataset.pk}/review/") for person in (alice, dora)]
     seen: list[list[str]] = [[], []]
     for turn in range(50):
@@ -81,7 +81,6 @@ def test_two_people_review_a_hundred_pairs_without_a_mouse(
                 page.keyboard.press("a")
             expect(page.locator(f'[data-pair="{pair}"]')).to_have_count(0)
     for page in pages:
-        expect(page.get_by_role("heading", name="Nothing waits for you")).to_be_visible()
         expect(page.locator("[data-progress]")).to_contain_text("50 judged today")
     assert len(set(seen[0])) == len(set(seen[1])) == 50
     assert not set(seen[0]) & set(seen[1])
@@ -103,7 +102,9 @@ def test_edit_undo_skip_and_similar_by_keyboard(
     add_document("ice.md", TEXT)
     first = with_passage(dataset, alice, "The glacier melts in July [1].")
     second = with_passage(dataset, alice, "The glacier melts in August [1].")
+    like_it = with_passage(dataset, alice, "The glacier melts in August, they say [1].")
     make(dataset, 2)
+    InstructionPair.objects.filter(pk__in=[second.pk, like_it.pk]).update(bands=[1, 2, 3])
     InstructionPair.objects.filter(pk=first.pk).update(priority=2, flags=["unsupported"])
     queueing.refresh(dataset)
     page = visit(alice, f"/curate/{dataset.pk}/review/")
@@ -151,7 +152,7 @@ def test_edit_undo_skip_and_similar_by_keyboard(
     page.reload()
     assert shown(page) == str(second.pk)
     page.keyboard.press("n")
-    expect(page.locator(f'[data-pair="{second.pk}"]')).to_have_count(0)
+    expect(page.locator(f'[data-pair="{like_it.pk}"]')).to_be_visible()
     page.keyboard.press("a")
     expect(page.locator(f'[data-pair="{second.pk}"]')).to_be_visible()
 

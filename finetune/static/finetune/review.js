@@ -203,8 +203,15 @@ async function undo() {
 async function similar() {
   const pair = current();
   if (!pair) return;
+  await fetching;
+  // What was taken in advance may be the most similar one.
+  const given = ahead.splice(0).map((other) => ["pair", other.dataset.pair]);
+  if (given.length) await post(root.dataset.hold, [["action", "release"], ...given]);
   const found = await claimed(root.dataset.next, { like: pair.dataset.pair });
-  if (!found) return toast(root.dataset.nothingSimilar);
+  if (!found) {
+    fetchAhead();
+    return toast(root.dataset.nothingSimilar);
+  }
   ahead.unshift(pair);
   show(found);
 }
@@ -267,7 +274,9 @@ function hold(action) {
   return values;
 }
 
-setInterval(() => held().length && fetch(root.dataset.hold, { method: "POST", body: hold("keep") }), KEEP_MS);
+const keep = () => held().length && fetch(root.dataset.hold, { method: "POST", body: hold("keep") });
+setInterval(keep, KEEP_MS);
+setTimeout(keep, 2000); // after loading again, the page before may have given back what this one shows
 addEventListener("pagehide", () => held().length && navigator.sendBeacon(root.dataset.hold, hold("release")));
 // A page that comes back from the browser's memory holds nothing any more.
 addEventListener("pageshow", (event) => event.persisted && location.reload());
