@@ -65,6 +65,7 @@ STOPPED = 3
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
+_SAME_DAY = "{% macro strftime_now(format) %}01 Jan 2026{% endmacro %}"
 # transformers tells flash attention where parts begin only in a batch of one row.
 _ONE_ROW = ("flash_attention_2",)
 
@@ -189,7 +190,11 @@ def base_folder(config: TrainingConfig) -> Path:
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """Load the base's own tokenizer, unchanged. Raises RecipeError without a chat template."""
+    """Load the base's own tokenizer. Raises RecipeError without a chat template.
+
+    Nothing is changed but the day that some templates write into the prompt: it is always the same,
+    so that a run that goes on tomorrow learns from the same tokens.
+    """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         base, trust_remote_code=False
     )
@@ -198,6 +203,8 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
             f"{base.name} has no chat template, so nobody could ask it questions. Take the "
             "instruction-tuned form of this model."
         )
+    if isinstance(tokenizer.chat_template, str) and "strftime_now" in tokenizer.chat_template:
+        tokenizer.chat_template = _SAME_DAY + tokenizer.chat_template
     return tokenizer
 
 
@@ -223,7 +230,7 @@ def _about(
                 **checkpoints.hashes_of(base, "*.json"),
             },
         },
-        "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+        "template_sha256": hashlib.sha256(template.removeprefix(_SAME_DAY).encode()).hexdigest(),
         "processes": device.num_processes,
         "device": device_name(),
     }

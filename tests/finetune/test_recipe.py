@@ -1,8 +1,10 @@
 """The recipe on a model of 64 dimensions: what it learns, and that nothing gets lost on the way."""
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +239,24 @@ def test_the_adapter_has_the_weights_of_the_best_evaluation_not_the_last(
     examples = prepare(read_lines(data, "validation"), tokenizer, max_length=160).examples
     total = -sum(sum(_log_probabilities(adapted, example)) for example in examples)
     assert total / sum(each.learned for each in examples) == pytest.approx(best["loss"], abs=1e-5)
+
+
+def test_a_template_that_writes_the_day_gives_the_same_tokens_tomorrow(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    dated = tmp_path / "dated"
+    shutil.copytree(base, dated)
+    template = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}\n"
+    (dated / "chat_template.jinja").write_text(template + base_model.CHAT_TEMPLATE)
+    tokenizer = recipe.load_tokenizer(dated)
+    (first, *_) = prepare(read_lines(data, "train"), tokenizer, max_length=160).examples
+
+    assert tokenizer.decode(first.chosen.ids).startswith("01 Jan 2026<|im_start|>system")
+    result, _ = run(dated, data, tmp_path / "out", epochs=1)
+    assert result.adapter is not None
+    manifest = json.loads((result.adapter / "manifest.json").read_text())
+    own = (dated / "chat_template.jinja").read_bytes()
+    assert manifest["template_sha256"] == hashlib.sha256(own).hexdigest()
 
 
 # What is left behind
