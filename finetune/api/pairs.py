@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -194,7 +195,9 @@ class Datasets(ApiView):
             within=Collection.objects.writable_by(request.user),
         )
         _refuse_taken(collection.pk, wanted["name"])
-        made = Dataset.objects.create(collection=collection, created_by=request.user, **wanted)
+        with transaction.atomic():
+            made = Dataset.objects.create(collection=collection, created_by=request.user, **wanted)
+            AuditEvent.objects.record(request.user, "created", made, collection)
         return Response(DatasetSerializer(_dataset(request.user, made.pk)).data, status=201)
 
 
@@ -214,7 +217,9 @@ class OneDataset(ApiView):
         wanted = self.body(DatasetChange)
         if wanted.get("name", found.name) != found.name:
             _refuse_taken(found.collection_id, wanted["name"])
-        Dataset.objects.filter(pk=found.pk).update(**wanted)
+        with transaction.atomic():
+            Dataset.objects.filter(pk=found.pk).update(**wanted)
+            AuditEvent.objects.record(request.user, "edited", found, found.collection, after=wanted)
         return Response(DatasetSerializer(_dataset(request.user, pk)).data)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from django.contrib import messages
+from django.db import transaction
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -11,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from finetune.forms import DatasetForm
-from finetune.models import Dataset, InstructionPair, KnowledgeGap, Review, TriageItem
+from finetune.models import AuditEvent, Dataset, InstructionPair, KnowledgeGap, Review, TriageItem
 from kb.models import Collection, User
 from kb.views.context import scope
 from kb.views.requests import PersonRequest, go_to
@@ -96,7 +97,9 @@ def dataset_new(request: PersonRequest) -> HttpResponse:
     )
     if request.method == "POST" and form.is_valid():
         form.instance.created_by = request.user
-        dataset = form.save()
+        with transaction.atomic():
+            dataset = form.save()
+            AuditEvent.objects.record(request.user, "created", dataset, dataset.collection)
         return redirect("dataset", dataset.pk)
     return render(request, "finetune/dataset_new.html", {"form": form})
 
@@ -107,7 +110,12 @@ def dataset_edit(request: PersonRequest, pk: int) -> HttpResponse:
     dataset = get_object_or_404(Dataset.objects.owned_by(request.user), pk=pk)
     form = DatasetForm(request.POST or None, instance=dataset, user=request.user)
     if request.method == "POST" and form.is_valid():
-        form.save()
+        with transaction.atomic():
+            form.save()
+            changed = {name: form.cleaned_data[name] for name in form.changed_data}
+            AuditEvent.objects.record(
+                request.user, "edited", dataset, dataset.collection, after=changed
+            )
         messages.success(request, _("Saved."))
         return go_to(request, "dataset_edit", dataset.pk)
     context = {"dataset": dataset, "tab": "settings", "form": form}

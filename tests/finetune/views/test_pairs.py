@@ -66,7 +66,12 @@ def test_a_data_set_is_made_and_named_once(curator: Client, collection: Collecti
         "reviews_wanted": 2,
     }
     assert curator.post(reverse("dataset_new"), values).status_code == 302
-    assert Dataset.objects.get(name="Ice").reviews_wanted == 2
+    made = Dataset.objects.get(name="Ice")
+    assert made.reviews_wanted == 2
+    curator.post(reverse("dataset_edit", args=[made.pk]), {**values, "reviews_wanted": 3})
+    log = curator.get(reverse("audit", args=[made.pk])).context["rows"]
+    assert [event.action for event in log] == ["edited", "created"]
+    assert log[0].detail == {"after": {"reviews_wanted": 3}}
     again = curator.post(reverse("dataset_new"), values)
     assert "already" in again.content.decode()
     assert (
