@@ -21,19 +21,20 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from finetune import gate, judging, metrics, snapshots, suites
 from finetune.gate import InvalidRules, Rules
 from finetune.models import (
     Adapter,
-    ArenaVote,
     AuditEvent,
     Dataset,
     DatasetSnapshot,
     Evaluation,
     EvaluationItem,
     SnapshotRow,
+    TrainingRun,
 )
 from finetune.suites import Question
 from finetune.training import REFUSED, Stop, adapters_folder, environment, folder_of, kill
@@ -66,6 +67,14 @@ class _Stopped(Exception):
 
 
 # --- What people start ---------------------------------------------------------------------------
+
+
+def visible_to(user: User) -> QuerySet[Evaluation]:
+    """Evaluations of adapters whose run and whose every source the user may see."""
+    return Evaluation.objects.filter(
+        adapter__in=Adapter.objects.visible_to(user),
+        adapter__run__in=TrainingRun.objects.visible_to(user),
+    ).select_related("adapter__run__snapshot__dataset__collection", "job", "created_by")
 
 
 def start(adapter: Adapter, user: User | None) -> Evaluation:
@@ -262,7 +271,7 @@ def _ask(
     for number, line in enumerate(_lines(path, stop=stop, lost=lost), start=1):
         question, _, cells = asks[line["id"]]
         EvaluationItem.objects.bulk_create(
-            [_item(evaluation, question, cell, line) for cell in cells], ignore_conflicts=True
+            [item_of(evaluation, question, cell, line) for cell in cells], ignore_conflicts=True
         )
         job.report("asking", number, len(asks))
 
@@ -298,17 +307,20 @@ def _lines(path: Path, *, stop: Stop, lost: threading.Event) -> Iterator[dict[st
 
     def pump() -> None:
         assert process.stdout is not None
-        for raw in process.stdout:
-            read.put(raw)
+        with process.stdout as lines:
+            for raw in lines:
+                read.put(raw)
         read.put(None)
 
-    threading.Thread(target=pump, daemon=True).start()
+    pumping = threading.Thread(target=pump, daemon=True)
+    pumping.start()
     try:
         while (raw := _next(read, stop, lost)) is not None:
             yield json.loads(raw)
         code = process.wait()
     finally:
         kill(process)
+        pumping.join()
     if code:
         last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
         raise EvaluationRefused(last if code == REFUSED else ENDED.format(code=code, last=last))
@@ -327,9 +339,10 @@ def _next(read: "queue.Queue[bytes | None]", stop: Stop, lost: threading.Event) 
             continue
 
 
-def _item(
+def item_of(
     evaluation: Evaluation, question: Question, cell: str, line: Mapping[str, Any]
 ) -> EvaluationItem:
+    """Turn a line of the program into the row of a cell, with its scores."""
     output = line.get("output", "")
     scores: dict[str, Any] = {
         key: line[key] for key in ("nats", "tokens", "problem") if key in line
@@ -471,13 +484,3 @@ def _counted(scores: Scores, seed: int) -> dict[str, Any]:
     before, after = _paired(scores, "base", "adapter", "unsafe")
     p = metrics.compare(before, after, seed=seed).p if before else 1.0
     return {"n": len(before), "before": int(sum(before)), "after": int(sum(after)), "p": p}
-
-
-# --- People vote ---------------------------------------------------------------------------------
-
-
-def agreement(adapter: Adapter) -> list[tuple[str, str]]:
-    """Give (person's, judge's) verdict of each vote that has both; "neither" is a tie."""
-    votes = ArenaVote.objects.filter(adapter=adapter).exclude(verdict="")
-    said = votes.exclude(judge_verdict="").values_list("verdict", "judge_verdict")
-    return [("tie" if verdict == "neither" else verdict, judge) for verdict, judge in said]

@@ -8,6 +8,7 @@ from finetune.views import (
     draft,
     duplicates,
     erasure,
+    evaluation,
     export,
     gaps,
     imports,
@@ -123,4 +124,8 @@ urlpatterns = [
         name="activation_withdraw",
     ),
     path("train/activation/<int:pk>/back/", activation.activation_back, name="activation_back"),
+    # --- Evaluations and the arena ---
+    path("train/adapter/<int:pk>/evaluate/", evaluation.adapter_evaluate, name="adapter_evaluate"),
+    path("train/evaluation/<int:pk>/", evaluation.evaluation, name="evaluation"),
+    path("train/arena/<int:pk>/", evaluation.arena, name="arena"),
 ]

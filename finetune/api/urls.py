@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from finetune.api import cleaning, feedback, imports, pairs
+from finetune.api import cleaning, evaluations, feedback, imports, pairs, serving
 
 urlpatterns = [
     # --- Data sets and pairs ---
@@ -64,4 +64,19 @@ urlpatterns = [
     path("draftings/<int:pk>/", feedback.OneDrafting.as_view(), name="drafting"),
     path("draftings/<int:pk>/stop/", feedback.StopDrafting.as_view(), name="drafting-stop"),
     path("draftings/<int:pk>/resume/", feedback.ResumeDrafting.as_view(), name="drafting-resume"),
+    # --- Evaluations ---
+    path("adapters/<int:pk>/evaluations/", evaluations.Evaluations.as_view(), name="evaluations"),
+    path("adapters/<int:pk>/arena/", evaluations.Arena.as_view(), name="arena"),
+    path("evaluations/<int:pk>/", evaluations.OneEvaluation.as_view(), name="evaluation"),
+    path("evaluations/<int:pk>/items/", evaluations.Items.as_view(), name="evaluation-items"),
+    # --- Serving, the loop ---
+    path("adapters/<int:pk>/activations/", serving.Activations.as_view(), name="activations"),
+    path("activations/<int:pk>/", serving.OneActivation.as_view(), name="activation"),
+    path("activations/<int:pk>/approve/", serving.Approval.as_view(), name="activation-approve"),
+    path("activations/<int:pk>/withdraw/", serving.Withdrawal.as_view(), name="activation-withdraw"),
+    path("activations/<int:pk>/roll-back/", serving.RollBack.as_view(), name="activation-roll-back"),
+    path("datasets/<int:pk>/retrain-rule/", serving.Rule.as_view(), name="retrain-rule"),
+    path("serving/", serving.Serving.as_view(), name="serving"),
+    path("ledger/", serving.Ledger.as_view(), name="ledger"),
+    path("erasures/", serving.Erasures.as_view(), name="erasures"),
 ]
