@@ -492,7 +492,7 @@ def test_an_unloaded_adapter_finishes_its_running_answers(start_server: StartSer
 
 
 @pytest.mark.parametrize(
-    "fault", ["missing", "pickle", "shape", "names", "type", "pissa", "broken"]
+    "fault", ["missing", "pickle", "shape", "names", "nan", "layer", "type", "pissa", "broken"]
 )
 def test_an_adapter_that_cannot_be_served_is_refused_and_changes_nothing(
     serving: Server, models: Path, tmp_path: Path, fault: str
@@ -514,6 +514,11 @@ def test_an_adapter_that_cannot_be_served_is_refused_and_changes_nothing(
         save_file({name: tensor[:, :-1].contiguous() for name, tensor in tensors.items()}, weights)
     elif fault == "names":
         save_file({name.replace("q_proj", "x_proj"): t for name, t in tensors.items()}, weights)
+    elif fault == "nan":
+        save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, weights)
+    elif fault == "layer":
+        targets = [*described["target_modules"], "input_layernorm"]
+        config.write_text(json.dumps({**described, "target_modules": targets}))
     elif fault == "broken":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif fault == "type":

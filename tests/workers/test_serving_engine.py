@@ -187,3 +187,71 @@ async def test_more_rows_than_a_batch_holds_wait_their_turn(engines: Any):
     alone = [await answer(engine, ids) for ids in PROMPTS]
     engine._limits = replace(engine._limits, max_batch_size=2)
     assert await asyncio.gather(*(answer(engine, ids) for ids in PROMPTS * 3)) == alone * 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["v_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["up_proj"], "use_rslora": True, "r": 3},
+        {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 4}},
+        {"target_modules": ["o_proj"], "lora_bias": True, "init_lora_weights": True},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1]},
+    ],
+)
+async def test_adapters_of_every_make_beside_a_plain_one_equal_peft(
+    engines: Any, base: Path, tmp_path: Path, options: dict[str, Any]
+):
+    from peft import PeftModel
+
+    random_models.make_lora(base, tmp_path, seed=5, **options)
+    alone = PeftModel.from_pretrained(load(base), tmp_path).eval()
+    prompt = torch.tensor([PROMPTS[0]])
+    output = alone.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=20,
+        do_sample=False,
+        eos_token_id=1,
+    )
+    engine = engines(load(base))
+    plain = await answer(engine, PROMPTS[0], 20)
+    await asyncio.to_thread(engine.load, "a", base / "a")
+    other = await answer(engine, PROMPTS[0], 20, "a")
+    await asyncio.to_thread(engine.load, "made", tmp_path)
+    together = await asyncio.gather(
+        *(answer(engine, PROMPTS[0], 20, name) for name in ("made", "", "a"))
+    )
+    assert together == [output[0, prompt.shape[1] :].tolist(), plain, other]
+    await asyncio.to_thread(engine.unload, "made")
+    assert await answer(engine, PROMPTS[0], 20) == plain
+    assert await answer(engine, PROMPTS[0], 20, "a") == other
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_a_first_adapter_that_fails_half_way_leaves_the_base_as_it_was(
+    engines: Any, base: Path, tmp_path: Path
+):
+    import json
+    import shutil
+
+    from workers.serving.generation import CannotLoad
+
+    shutil.copytree(base / "a", tmp_path / "half")
+    config = tmp_path / "half" / "adapter_config.json"
+    described = json.loads(config.read_text())
+    targets = [*described["target_modules"], "input_layernorm"]
+    config.write_text(
+        json.dumps({**described, "target_modules": targets, "init_lora_weights": False})
+    )
+    engine = engines(load(base))
+    plain = await answer(engine, PROMPTS[0])
+    with pytest.raises(CannotLoad, match="does not fit"):
+        await asyncio.to_thread(engine.load, "half", tmp_path / "half")
+    assert await answer(engine, PROMPTS[0]) == plain
+    assert not [n for n, _ in engine._model.named_modules() if "lora" in n]
+    await asyncio.to_thread(engine.load, "a", base / "a")
+    assert await answer(engine, PROMPTS[0], adapter="a") != plain

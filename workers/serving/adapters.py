@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -85,6 +86,9 @@ class Adapters:
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise CannotLoad(f"The adapter in “{folder}” cannot be read: {error}") from error
         config.inference_mode = True
+        if not config.is_prompt_learning:
+            # An adapter that is put on only in part must do nothing.
+            config.init_lora_weights = True
         return config, weights
 
     def get(self, name: str) -> Adapter | None:
@@ -97,23 +101,39 @@ class Adapters:
         if name in self._by_name:
             raise CannotLoad(f"The adapter “{name}” is loaded already; names are used once.")
         key = f"a{next(self._counter)}"
-        is_prompt = config.is_prompt_learning
-        group = "" if is_prompt or _shares_batches(config) else key
-        adapter = Adapter(name, folder, key, group, "prompt" if is_prompt else "lora")
         try:
-            model = self._wrap(adapter, config)
+            model = self._wrap(key, config)
             result = set_peft_model_state_dict(model, weights, adapter_name=key)
-            _check_keys(result, key, is_prompt)
-        except CannotLoad:
-            self._remove(adapter)
-            raise
+            _check_keys(result, key, config.is_prompt_learning)
+            adapter = self._described(name, folder, key)
+            self._known.append(adapter)
+            self._after_change()
+            self._try(adapter)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-            self._remove(adapter)
+            self._remove(key)
             raise CannotLoad(f"The adapter does not fit the base model: {error}") from error
         self._by_name[name] = adapter
-        self._known.append(adapter)
-        self._after_change()
         return adapter
+
+    def _described(self, name: str, folder: Path, key: str) -> Adapter:
+        if key in self._prompts:
+            return Adapter(name, folder, key, "", "prompt")
+        layers = [
+            m for m in self.model.modules() if isinstance(m, LoraLayer | AuxiliaryTrainingWrapper)
+        ]
+        shares = all(_is_plain(layer, key) for layer in layers)
+        return Adapter(name, folder, key, "" if shares else key, "lora")
+
+    def _try(self, adapter: Adapter) -> None:
+        """Compute a token for two rows; raises ValueError or RuntimeError where that fails.
+
+        Better now than under requests, which would fail with it.
+        """
+        ids = torch.zeros((2, 1), dtype=torch.long, device=self.model.device)
+        with self.applied(adapter.group, [adapter, adapter]):
+            logits = self.model(input_ids=ids, use_cache=False).logits
+        if not logits.isfinite().all():
+            raise ValueError("it gives no finite numbers")
 
     def loaded(self) -> list[Adapter]:
         """List what is loaded; may be called from any thread."""
@@ -124,31 +144,30 @@ class Adapters:
         return self._by_name.pop(name, None)
 
     def free(self, adapter: Adapter) -> None:
-        self._known.remove(adapter)
-        self._remove(adapter)
-        self._after_change()
+        self._remove(adapter.key)
 
-    def _wrap(self, adapter: Adapter, config: PeftConfig) -> PeftModel:
-        if adapter.kind == "prompt":
-            self._prompts[adapter.key] = PeftModel(self.model, config, adapter_name=adapter.key)
-            return self._prompts[adapter.key].to(self.model.device).eval()
+    def _wrap(self, key: str, config: PeftConfig) -> PeftModel:
+        if config.is_prompt_learning:
+            self._prompts[key] = PeftModel(self.model, config, adapter_name=key)
+            return self._prompts[key].to(self.model.device).eval()
         if self._lora is None:
             self._lora = PeftModel(
-                self.model, config, adapter_name=adapter.key, autocast_adapter_dtype=False
+                self.model, config, adapter_name=key, autocast_adapter_dtype=False
             )
         else:
-            self._lora.add_adapter(adapter.key, config, autocast_adapter_dtype=False)
+            self._lora.add_adapter(key, config, autocast_adapter_dtype=False)
         return self._lora
 
-    def _remove(self, adapter: Adapter) -> None:
-        self._prompts.pop(adapter.key, None)
-        if self._lora is None or adapter.key not in self._lora.peft_config:
-            return
-        if len(self._lora.peft_config) == 1:
-            self._lora.unload()  # gives the model its own layers back
+    def _remove(self, key: str) -> None:
+        """Take an adapter off the model, also one that came there only in part."""
+        self._known = [adapter for adapter in self._known if adapter.key != key]
+        self._prompts.pop(key, None)
+        if self._lora is None or set(self._lora.peft_config) == {key}:
             self._lora = None
-        else:
-            self._lora.delete_adapter(adapter.key)
+            _strip(self.model)
+        elif key in self._lora.peft_config:
+            self._lora.delete_adapter(key)
+        self._after_change()
 
     def _after_change(self) -> None:
         self.model.eval()
@@ -282,10 +301,27 @@ def _check(described: dict[str, Any]) -> None:
         )
 
 
-def _shares_batches(config: PeftConfig) -> bool:
-    alone = ("use_dora", "lora_bias", "trainable_token_indices", "modules_to_save")
-    described = config.to_dict()
-    return not any(described.get(name) for name in alone) and described["bias"] == "none"
+def _is_plain(layer: nn.Module, key: str) -> bool:
+    """Say whether two matrices are all that the adapter does to this layer."""
+    if isinstance(layer, AuxiliaryTrainingWrapper):
+        return key not in layer._adapters
+    lora: Any = layer
+    is_variant = key in lora.lora_embedding_A or key in lora.lora_variant
+    return not is_variant and not lora.lora_bias.get(key, False)
+
+
+def _strip(model: nn.Module) -> None:
+    """Give a model its own layers back."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer | AuxiliaryTrainingWrapper):
+            own: Any = layer
+            parent, _, place = name.rpartition(".")
+            original = (
+                own.original_module
+                if isinstance(layer, AuxiliaryTrainingWrapper)
+                else own.base_layer
+            )
+            setattr(model.get_submodule(parent), place, original)
 
 
 def _check_keys(result: Any, key: str, is_prompt: bool) -> None:
@@ -294,6 +330,4 @@ def _check_keys(result: Any, key: str, is_prompt: bool) -> None:
         return  # PEFT puts these where the keys do not tell, and fails where they are missing
     missing = [name for name in result.missing_keys if f".{key}." in f"{name}."]
     if wrong := [*result.unexpected_keys, *missing]:
-        raise CannotLoad(
-            f"{len(wrong)} of the adapter's weights do not fit the base model, such as {wrong[0]}."
-        )
+        raise ValueError(f"{len(wrong)} of its weights have no place, such as {wrong[0]}")
