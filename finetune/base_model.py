@@ -51,16 +51,16 @@ def make(
     if sum(map(len, rendered)) < 10_000:
         raise ValueError("A base model needs at least 10,000 characters to learn from.")
     tokenizer = make_tokenizer(rendered, vocabulary)
-    threads, torch_seed = torch.get_num_threads(), torch.initial_seed()
-    # Sums depend on how the work is divided, so that is fixed.
+    threads = torch.get_num_threads()
+    # Sums depend on how the work is divided: two threads wherever there are two or more.
     torch.set_num_threads(min(2, threads))
     try:
-        torch.manual_seed(seed)
-        model = _model(tokenizer, hidden, layers)
-        loss = _learn(model, _stream(tokenizer, rendered), steps, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _model(tokenizer, hidden, layers)
+            loss = _learn(model, _stream(tokenizer, rendered), steps, seed)
     finally:
         torch.set_num_threads(threads)
-        torch.manual_seed(torch_seed)
     about = {"seed": seed, "steps": steps, "loss": loss, "characters": sum(map(len, rendered))}
     checkpoints.publish(folder, lambda aside: _write(aside, model, tokenizer), about=about)
     return loss
