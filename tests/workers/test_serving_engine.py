@@ -255,3 +255,35 @@ async def test_a_first_adapter_that_fails_half_way_leaves_the_base_as_it_was(
     assert not [n for n, _ in engine._model.named_modules() if "lora" in n]
     await asyncio.to_thread(engine.load, "a", base / "a")
     assert await answer(engine, PROMPTS[0], adapter="a") != plain
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_eight_requests_to_three_adapters_and_the_base_are_one_batch(
+    engines: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import threading
+
+    model = load(base)
+    engine = engines(model)
+    for seed, name in enumerate("xyz", start=21):
+        folder = random_models.make_lora(base, tmp_path / name, seed=seed)
+        await asyncio.to_thread(engine.load, name, folder)
+    asked = [(PROMPTS[i % 4], name) for i, name in enumerate(["", "x", "y", "z"] * 2)]
+    alone = [await answer(engine, ids, 40, name) for ids, name in asked]
+    sizes: list[int] = []
+    forward = model.forward
+
+    def count_rows(*args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", count_rows)
+    gate = threading.Event()
+    held = engine._call(gate.wait)  # until all eight have arrived
+    tasks = [asyncio.create_task(answer(engine, ids, 40, name)) for ids, name in asked]
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert await asyncio.gather(*tasks) == alone
+    assert held.result()
+    assert sizes[0] == 8
+    assert len(sizes) == max(map(len, alone)), "one pass a token for all rows together"
