@@ -73,8 +73,12 @@ urlpatterns = [
     path("adapters/<int:pk>/activations/", serving.Activations.as_view(), name="activations"),
     path("activations/<int:pk>/", serving.OneActivation.as_view(), name="activation"),
     path("activations/<int:pk>/approve/", serving.Approval.as_view(), name="activation-approve"),
-    path("activations/<int:pk>/withdraw/", serving.Withdrawal.as_view(), name="activation-withdraw"),
-    path("activations/<int:pk>/roll-back/", serving.RollBack.as_view(), name="activation-roll-back"),
+    path(
+        "activations/<int:pk>/withdraw/", serving.Withdrawal.as_view(), name="activation-withdraw"
+    ),
+    path(
+        "activations/<int:pk>/roll-back/", serving.RollBack.as_view(), name="activation-roll-back"
+    ),
     path("datasets/<int:pk>/retrain-rule/", serving.Rule.as_view(), name="retrain-rule"),
     path("serving/", serving.Serving.as_view(), name="serving"),
     path("ledger/", serving.Ledger.as_view(), name="ledger"),

@@ -1,7 +1,9 @@
-"""Every page of curation answers a foreign id exactly like a missing one, and readers not at all.
+"""Every page of curation and training answers a foreign id exactly like a missing one, and readers not at all.
 
 The routes are read from finetune.urls, so that a new page is tested the day it is added.
 """
+
+import re
 
 import pytest
 from django.http import HttpResponse
@@ -9,23 +11,27 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from finetune.models import (
+    Activation,
+    Adapter,
     Dataset,
     DatasetSnapshot,
     Drafting,
     DuplicateCluster,
+    Evaluation,
     GapQuestion,
     InstructionPair,
     KnowledgeGap,
     PairImport,
     PairSource,
     SavedView,
+    TrainingRun,
     TriageItem,
 )
 from finetune.urls import urlpatterns
 from kb.models import Collection, Conversation, Job, Message, User
 
 pytestmark = pytest.mark.django_db
-MISSING = 987_654_321
+MISSING, SWEEP = 987_654_321, "5eeb"
 WITH_ID = [route for route in urlpatterns if route.pattern.converters]
 WITHOUT = [route for route in urlpatterns if not route.pattern.converters]
 
@@ -34,7 +40,7 @@ WITHOUT = [route for route in urlpatterns if not route.pattern.converters]
 def ids(
     alice: User, dataset: Dataset, pair: InstructionPair, collection: Collection
 ) -> dict[str, int]:
-    """Give the id of a row of alice's by the word after "curate/"; "" is a data set."""
+    """Give the id of a row of alice's by the word after "curate/" or "train/"; "" is a data set."""
     conversation = Conversation.objects.create(user=alice)
     answer = Message.objects.create(conversation=conversation, role="assistant", text="No.")
     item = TriageItem.objects.create(
@@ -42,8 +48,23 @@ def ids(
     )
     gap = KnowledgeGap.objects.create(collection=collection, title="When?")
     question = GapQuestion.objects.create(gap=gap, triage=item, text="When?", vector=[0.0])
+    frozen = DatasetSnapshot.objects.create(
+        dataset=dataset, number=2, job=Job.objects.create(kind=Job.Kind.FREEZE)
+    )
+    frozen.audience.add(collection)
+    run = TrainingRun.objects.create(snapshot=frozen, name="Glaciers", sweep=SWEEP)
+    adapter = Adapter.objects.create(run=run, name="glaciers-v1-00000000", audience_size=1)
+    adapter.audience.add(collection)
     return {
         "": dataset.pk,
+        "rule": dataset.pk,
+        "run": run.pk,
+        "adapter": adapter.pk,
+        "arena": adapter.pk,
+        "evaluation": Evaluation.objects.create(
+            adapter=adapter, job=Job.objects.create(kind=Job.Kind.EVALUATE)
+        ).pk,
+        "activation": Activation.objects.create(adapter=adapter).pk,
         "pair": pair.pk,
         "view": SavedView.objects.create(user=alice, dataset=dataset, name="v").pk,
         "import": PairImport.objects.create(
@@ -67,10 +88,14 @@ def ids(
 
 def address(route: URLPattern, ids: dict[str, int] | None) -> str:
     """Give the route's address for a row of alice's, or for none that there is."""
-    kind = str(route.pattern).removeprefix("curate/").partition("<")[0].strip("/").partition("/")[0]
+    path = re.sub("^(curate|train|loop)/", "", str(route.pattern))
+    kind = path.partition("<")[0].strip("/").partition("/")[0]
     values: dict[str, object] = {}
     for name in route.pattern.converters:
-        values[name] = "delete" if name == "action" else ids[kind] if ids else MISSING
+        if name == "key":
+            values[name] = SWEEP if ids else "nothing"
+        else:
+            values[name] = "delete" if name == "action" else ids[kind] if ids else MISSING
     return reverse(str(route.name), kwargs=values)
 
 
@@ -92,6 +117,9 @@ def test_who_does_not_curate_gets_what_a_missing_id_gets(
 ) -> None:
     client.force_login(User.objects.get(username=who))
     answer = send(client, method, address(route, ids))
+    if route.name in ("adapter", "arena") and (who, method) == ("bob", "get"):
+        assert answer.status_code == 200, "who may be served by an adapter sees what it is"
+        return
     assert answer.status_code in (404, 405)
     assert bare(answer) == bare(send(client, method, address(route, None)))
 

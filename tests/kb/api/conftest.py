@@ -8,7 +8,17 @@ from django.utils import timezone
 
 from finetune import curation, drafting, importing, triage
 from finetune.drafts import Style
-from finetune.models import Dataset, InstructionPair, PairImport, TriageItem
+from finetune.models import (
+    Activation,
+    Adapter,
+    Dataset,
+    DatasetSnapshot,
+    Evaluation,
+    InstructionPair,
+    PairImport,
+    TrainingRun,
+    TriageItem,
+)
 from kb import chat
 from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
@@ -159,4 +169,23 @@ def feedback_ids(
         "gap-questions": gap.questions.get().pk,
         "retrieval-questions": triage.add_question("When?", chunk, alice).pk,
         "draftings": drafting.start(pair_import.dataset, alice, wanted=1, choice=choice).pk,
+    }
+
+
+@pytest.fixture
+def training_ids(pair_import: PairImport) -> dict[str, int]:
+    """The ids of what a run and the evaluation and activation of its adapter leave."""
+    dataset = pair_import.dataset
+    snapshot = DatasetSnapshot.objects.create(
+        dataset=dataset, number=99, job=Job.objects.create(kind=Job.Kind.FREEZE)
+    )
+    snapshot.audience.add(dataset.collection)
+    run = TrainingRun.objects.create(snapshot=snapshot, name="First")
+    adapter = Adapter.objects.create(run=run, name="first-v1-00000000", audience_size=1)
+    adapter.audience.add(dataset.collection)
+    job = Job.objects.create(kind=Job.Kind.EVALUATE)
+    return {
+        "adapters": adapter.pk,
+        "activations": Activation.objects.create(adapter=adapter).pk,
+        "evaluations": Evaluation.objects.create(adapter=adapter, job=job).pk,
     }

@@ -41,6 +41,10 @@ BODIES = {
     ("post", "gaps/{id}/merge/"): {"into": 1},
     ("post", "retrieval-questions/"): {"question": "When?", "passage": 1},
     ("post", "datasets/{id}/draftings/"): {},
+    ("post", "adapters/{id}/activations/"): {"reason": "Better."},
+    ("post", "activations/{id}/roll-back/"): {},
+    ("put", "datasets/{id}/retrain-rule/"): {"new_pairs": 1},
+    ("post", "erasures/"): {"kind": "document", "name": "7"},
 }
 # What is sent as a form.
 FILES = {
@@ -89,6 +93,7 @@ def ids(
     pair_import: PairImport,
     instruction_pair: InstructionPair,
     feedback_ids: dict[str, int],
+    training_ids: dict[str, int],
 ) -> dict[str, int]:
     """The id of a row of alice's for each kind of path."""
     token, _ = ApiToken.objects.issue(
@@ -105,6 +110,7 @@ def ids(
         "imports": pair_import.pk,
         "pairs": instruction_pair.pk,
         **feedback_ids,
+        **training_ids,
         "tokens": token.pk,
         "member": collection.memberships.get(user__username="bob").pk,
     }

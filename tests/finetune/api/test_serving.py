@@ -1,0 +1,174 @@
+"""Programs activate, follow and take back; what is not theirs is not there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from finetune.models import Activation, Adapter, Dataset, InstructionPair, RetrainRule
+from kb.backends import get_backend
+from kb.models import Collection, User
+from tests.finetune.activating import answers, deployed, evaluate, make_adapter, make_run, speaker
+from tests.finetune.test_snapshots import write_pair
+from tests.kb.api.client import ApiClient
+
+JSON = "application/json"
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def generated(settings: Any) -> Any:
+    settings.MODEL_SERVER_URL = "http://127.0.0.1:9"
+    settings.GENERATOR = {
+        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
+        "OPTIONS": {"url": settings.MODEL_SERVER_URL, "base_model": "tgi"},
+    }
+    get_backend.cache_clear()
+    yield settings
+    get_backend.cache_clear()
+
+
+@pytest.fixture
+def adapter(dataset: Dataset, tmp_path: Path) -> Adapter:
+    return make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+
+
+def ask(client: ApiClient, adapter: Adapter, **fields: Any) -> Any:
+    where = f"/api/v1/adapters/{adapter.pk}/activations/"
+    return client.post(where, {"reason": "Better.", **fields}, content_type=JSON)
+
+
+def test_an_activation_is_asked_for_followed_and_listed(
+    as_alice: ApiClient, adapter: Adapter
+) -> None:
+    refused = ask(as_alice, adapter)
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_now")
+    assert "was not evaluated" in refused.json()["detail"]
+    evaluate(adapter)
+    Group.objects.create(name="Testers")
+
+    made = ask(as_alice, adapter, share=0.1, groups=["Testers"])
+
+    assert made.status_code == 202
+    body = made.json()
+    assert (body["state"], body["share"], body["groups"]) == ("requested", 0.1, ["Testers"])
+    assert as_alice.get(f"/api/v1/activations/{body['id']}/").json() == body
+    listed = as_alice.get(f"/api/v1/adapters/{adapter.pk}/activations/").json()
+    assert [row["id"] for row in listed["results"]] == [body["id"]]
+    assert ask(as_alice, adapter, groups=["Nobody"]).status_code == 400
+
+
+def test_it_is_taken_back_and_the_answers_are_counted(
+    as_alice: ApiClient, adapter: Adapter, alice: User
+) -> None:
+    standing = deployed(adapter, alice)
+    label = get_backend("GENERATOR").label
+    for message in answers(alice, 4, label=label, deployment=standing.deployment):
+        message.rate(alice, 1)
+    layer = as_alice.get("/api/v1/serving/").json()["layers"][0]
+    assert (layer["adapter"], layer["share"]) == (adapter.name, 1.0)
+    found = as_alice.get(f"/api/v1/activations/{standing.pk}/").json()
+    assert (found["after"]["rated"], found["after"]["good"]) == (4, 1.0)
+    assert found["before"]["rated"] == 0
+
+    back = as_alice.post(
+        f"/api/v1/activations/{standing.pk}/roll-back/", {"reason": "Worse."}, content_type=JSON
+    )
+
+    assert back.json()["state"] == "rolled_back"
+    assert speaker(alice) == ""
+    again = as_alice.post(f"/api/v1/activations/{standing.pk}/roll-back/", {}, content_type=JSON)
+    assert again.status_code == 409
+
+
+def test_a_second_person_approves_or_the_first_withdraws(
+    as_alice: ApiClient, as_bob: ApiClient, adapter: Adapter, collection: Collection, bob: User,
+    generated: Any,
+) -> None:  # fmt: skip
+    generated.SECOND_PERSON_ACTIVATES = True
+    evaluate(adapter)
+    first = f"/api/v1/activations/{ask(as_alice, adapter).json()['id']}"
+    assert as_alice.post(f"{first}/approve/").status_code == 409
+    assert as_bob.post(f"{first}/approve/").status_code == 404
+    assert as_alice.post(f"{first}/withdraw/").json()["state"] == "failed"
+    second = f"/api/v1/activations/{ask(as_alice, adapter).json()['id']}"
+    collection.grant(bob, "owner")
+    approved = as_bob.post(f"{second}/approve/")
+    assert (approved.status_code, approved.json()["approved_by"]) == (202, "bob")
+
+
+def test_others_find_nothing(
+    as_bob: ApiClient, as_charlie: ApiClient, adapter: Adapter, alice: User, dataset: Dataset,
+    collection: Collection,
+) -> None:  # fmt: skip
+    evaluate(adapter)
+    standing = deployed(adapter, alice)
+    pair = write_pair(dataset, "When?", "In August.", sources=[(collection, 7)])
+    make_run(dataset, started_at=timezone.now(), gpu_seconds=10)
+    for client in (as_bob, as_charlie):
+        for own, missing in (
+            (f"adapters/{adapter.pk}/activations/", "adapters/9999/activations/"),
+            (f"activations/{standing.pk}/", "activations/9999/"),
+            (f"datasets/{dataset.pk}/retrain-rule/", "datasets/9999/retrain-rule/"),
+        ):
+            answers_ = [client.get(f"/api/v1/{path}") for path in (own, missing)]
+            assert [answer.status_code for answer in answers_] == [404, 404]
+        assert ask(client, adapter).status_code == 404
+        back = client.post(f"/api/v1/activations/{standing.pk}/roll-back/", {}, content_type=JSON)
+        assert back.status_code == 404
+        erased = client.post(
+            "/api/v1/erasures/", {"kind": "document", "name": "7"}, content_type=JSON
+        )
+        assert erased.status_code == 404
+        assert client.get("/api/v1/ledger/").json()["months"] == []
+    assert as_charlie.get("/api/v1/serving/").json()["layers"][0]["adapter"] is None
+    assert as_bob.get("/api/v1/serving/").json()["layers"][0]["adapter"] == adapter.name
+    pair.refresh_from_db()
+    assert pair.state == "approved"
+    assert Activation.objects.get().state == "deployed"
+
+
+def test_rule_ledger_and_erasure(
+    as_alice: ApiClient, dataset: Dataset, collection: Collection
+) -> None:
+    where = f"/api/v1/datasets/{dataset.pk}/retrain-rule/"
+    assert as_alice.get(where).json()["new_pairs"] == 0
+    assert not RetrainRule.objects.exists(), "reading makes nothing"
+    write_pair(dataset, "When?", "In August.", sources=[(collection, 7)])
+    rule = as_alice.put(where, {"new_pairs": 1}, content_type=JSON).json()
+    assert rule["met"] == ["1 pairs were approved since the last run."]
+    assert as_alice.put(where, {"stale_share": 2}, content_type=JSON).status_code == 400
+    make_run(dataset, started_at=timezone.now(), gpu_seconds=10, cost=2.5)
+    [month] = as_alice.get("/api/v1/ledger/").json()["months"]
+    assert (month["runs"], month["gpu_seconds"], month["cost"]) == (1, 10.0, 2.5)
+    body = {"kind": "document", "name": "7", "reason": "Asked."}
+    assert as_alice.post("/api/v1/erasures/", body, content_type=JSON).json() == {
+        "pairs": 1,
+        "adapters": [],
+    }
+    assert InstructionPair.objects.get().state == "stale"
+
+
+# --- Commands ------------------------------------------------------------------------------------
+
+
+def test_the_commands_ask_and_take_back(adapter: Adapter, alice: User, capsys: Any) -> None:
+    with pytest.raises(CommandError, match="was not evaluated"):
+        call_command("activate", adapter.name, reason="Better.", user="alice")
+    evaluate(adapter)
+    with pytest.raises(CommandError, match="bob manages no adapter"):
+        call_command("activate", adapter.name, reason="Better.", user="bob")
+    with pytest.raises(CommandError, match="no group Nobody"):
+        call_command("activate", adapter.name, reason="Better.", user="alice", group=["Nobody"])
+    call_command("activate", adapter.name, reason="Better.", user="alice", no_wait=True)
+    assert Activation.objects.get().state == "requested"
+    Activation.objects.all().delete()
+    deployed(adapter, alice)
+    with pytest.raises(CommandError, match="bob does not manage it"):
+        call_command("roll_back", adapter.name, user="bob")
+    call_command("roll_back", adapter.name, user="alice", reason="Worse.")
+    assert speaker(alice) == ""
+    assert "answers again" in capsys.readouterr().out
