@@ -284,6 +284,8 @@ def _tokens(asked: Json, behaviour: str) -> Iterator[str]:
     text = _answer_text(prompt, behaviour)
     if "Reply with one JSON object" in str(asked["messages"][0]["content"]):
         text = _draft(asked, text, behaviour)
+    if "You compare two answers" in str(asked["messages"][0]["content"]):
+        text = _judge(prompt, behaviour)
     yield from re.findall(r"\s*\S+", text)
 
 
@@ -325,6 +327,16 @@ def _draft(asked: Json, answer: str, behaviour: str) -> str:
     if '"turns"' in rules:
         return json.dumps({"turns": [one, {"question": f"And {named}?", "answer": answer}]})
     return json.dumps(one)
+
+
+def _judge(prompt: str, behaviour: str) -> str:
+    """Choose the answer that shares more words with the expected one; "hostile": always the first."""
+    if behaviour == "hostile":
+        return "1, whatever it says"
+    quoted = dict(re.findall(r"^<<<\S+ ([^\n]+)\n(.*?)\n\S+>>>$", prompt, re.DOTALL | re.MULTILINE))
+    expected = set(quoted["expected answer"].split())
+    one, other = (len(expected & set(quoted[f"answer {n}"].split())) for n in (1, 2))
+    return "0" if one == other else "1" if one > other else "2"
 
 
 def _chunk(asked: Json, delta: Json | None, finish_reason: str | None = None) -> Json:

@@ -4,16 +4,14 @@ import json
 import random
 import threading
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from finetune import checkpoints, contract, evaluation, recipe, training
-from finetune.models import Adapter, Dataset, DatasetSnapshot, Evaluation, TrainingRun
-from kb.files import content_storage
+from finetune.models import Adapter, Dataset, Evaluation, TrainingRun
 from kb.models import Job
-from kb.prompts import Source, Turn, build_messages
 from tests.finetune import tiny
+from tests.finetune.answered import freeze
 
 # What is tested was never seen in training.
 PLACES = {
@@ -40,31 +38,6 @@ def rows(count: int, split: str, *, shuffled: bool = False) -> list[dict[str, An
             {"role": "assistant", "content": answer},
         ]
         made.append({"split": split, "messages": messages, "pair": pair})
-    return made
-
-
-def sourced(question: str, passage: str, answer: str, split: str = "test") -> dict[str, Any]:
-    """Make a pair that is asked with a passage, as a chat asks."""
-    source = Source(1, "Handbook", (), 1, passage, 0.0)
-    turns = [*build_messages(question, [source], fence="7f3a7f3a"), Turn("assistant", answer)]
-    return {"split": split, "messages": [asdict(turn) for turn in turns], "pair": 900}
-
-
-def freeze(dataset: Dataset, lines: list[dict[str, Any]]) -> DatasetSnapshot:
-    """Write lines down as a frozen snapshot of a data set."""
-    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    stored = content_storage().put(iter([content]), max_bytes=10**7)
-    made = DatasetSnapshot.objects.create(
-        dataset=dataset,
-        number=dataset.snapshots.count() + 1,
-        job=Job.objects.create(kind=Job.Kind.FREEZE, state=Job.State.DONE),
-        file=stored.name,
-        sha256=stored.sha256,
-        counts={},
-    )
-    made.audience.add(dataset.collection)
-    DatasetSnapshot.objects.filter(pk=made.pk).update(state="ready")
-    made.refresh_from_db()
     return made
 
 

@@ -16,7 +16,7 @@ from pytest_django import Settings
 from finetune import base_model, evaluation
 from finetune.models import Adapter, Dataset, Evaluation, InstructionPair, PairSource
 from kb.models import Collection, Job, User
-from tests.finetune import evaluated, tiny
+from tests.finetune import answered, evaluated, tiny
 
 pytestmark = [pytest.mark.train, pytest.mark.django_db(transaction=True)]
 LEARNING = {"epochs": 24, "batch_size": 8, "learning_rate": 2e-2, "patience": 0}
@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
 
 @pytest.fixture
 def test_rows() -> list[dict[str, object]]:
-    asked = evaluated.sourced("Which colour has it?", "The mill is red.", "The mill is red [1].")
+    asked = answered.sourced("Which colour has it?", "The mill is red.", "The mill is red [1].")
     return [*evaluated.rows(24, "test"), asked]
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(
         dataset, tmp_path, good.rename(tmp_path / "adapter-v1-00000000"), []
     )
     (tmp_path / "adapter-v1-00000000").rename(good)
-    other.run.snapshot = evaluated.freeze(dataset, test_rows)
+    other.run.snapshot = answered.freeze(dataset, test_rows)
     other.run.save()
     found = evaluated.evaluated(other)
     assert "safetensors" in found.job.error
