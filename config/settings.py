@@ -238,6 +238,7 @@ EMBEDDERS: dict[str, dict[str, Any]] = {
 }
 EMBEDDER = EMBEDDERS[choice("EMBEDDER", default="minilm", among=tuple(EMBEDDERS))]
 MODEL_SERVER_URL = env.str("MODEL_SERVER_URL", default=RUNNING.get("MODEL_SERVER_URL", ""))
+MODEL_SERVER_KEY = env.str("MODEL_SERVER_KEY", default=RUNNING.get("MODEL_SERVER_KEY", ""))
 GENERATORS: dict[str, dict[str, Any]] = {
     "extractive": {"BACKEND": "kb.generators.extractive.ExtractiveGenerator", "OPTIONS": {}},
     "chat_completions": {
@@ -245,7 +246,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
         "OPTIONS": {
             "url": MODEL_SERVER_URL,
             "base_model": env.str("MODEL_NAME", default="tgi"),
-            "api_key": env.str("MODEL_SERVER_KEY", default=RUNNING.get("MODEL_SERVER_KEY", "")),
+            "api_key": MODEL_SERVER_KEY,
             "timeout_s": positive("MODEL_TIMEOUT_S", default=60),
         },
     },

@@ -91,8 +91,8 @@ def _example(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[dict[
     """Give a row as the model sees it, in stretches that are learned and that are not."""
     part = example.chosen
     cut = max(0, part.answer_start - SHOWN_TOKENS)
-    prompt = tokenizer.decode(part.ids[cut : part.answer_start])
-    answer = tokenizer.decode(part.ids[part.answer_start :][:SHOWN_TOKENS])
+    prompt = str(tokenizer.decode(part.ids[cut : part.answer_start]))
+    answer = str(tokenizer.decode(part.ids[part.answer_start :][:SHOWN_TOKENS]))
     return [
         {"text": ("… " if cut else "") + prompt, "is_learned": False},
         {"text": answer, "is_learned": True},

@@ -92,7 +92,9 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
 
 def shortest_chats(data: Path) -> list[Messages]:
     """Give the ASKED shortest questions of the train part, without their answers."""
-    chats = [line.messages[:-1] for line in read_lines(data, "train") if len(line.messages) > 1]
+    chats: list[Messages] = [
+        line.messages[:-1] for line in read_lines(data, "train") if len(line.messages) > 1
+    ]
     return sorted(chats, key=lambda chat: sum(len(turn["content"]) for turn in chat))[:ASKED]
 
 

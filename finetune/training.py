@@ -31,6 +31,7 @@ from kb.models import Job, User
 from kb.models.jobs import LeaseLost
 
 logger = logging.getLogger(__name__)
+PID = "recipe.pid"
 METRICS, STOPPED, REFUSED = "metrics.jsonl", 3, 2  # of finetune.recipe, which loads torch
 PREFLIGHT_TIMEOUT_S = 1800
 LOOK_EVERY_S = 1.0
@@ -249,6 +250,7 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
             cwd=settings.ROOT, env=environment(), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
+    (folder_of(run) / PID).write_text(str(process.pid))
     try:
         while process.poll() is None:
             if stop.is_set() or lost.is_set() or _cancelled(run):
@@ -384,9 +386,9 @@ def _adapter_folder(run: TrainingRun) -> Path:
 
 def _measure_reference(run: TrainingRun, folder: Path) -> None:
     """Have PEFT answer some questions, with which `activation` proves that a server does the same."""
-    command = [sys.executable, "-m", "finetune.reference", folder_of(run) / "config.json"]
+    given = (folder_of(run) / "config.json", folder, _reference_folder(run))
     done = subprocess.run(
-        [*command, folder, _reference_folder(run)],
+        [sys.executable, "-m", "finetune.reference", *map(str, given)],
         cwd=settings.ROOT, env=environment(), capture_output=True, text=True,
         timeout=PREFLIGHT_TIMEOUT_S,
     )  # fmt: skip

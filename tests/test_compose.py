@@ -144,6 +144,6 @@ def test_the_image_copies_what_exists_and_runs_unprivileged():
 
 
 def test_the_image_takes_the_torch_that_the_tests_use():
-    tested = re.search(r"^TORCH=(.+)$", (ROOT / "script" / "test").read_text(), flags=re.M)
+    tested = re.search(r"^TORCH=(.+)$", (ROOT / "script" / "environment").read_text(), flags=re.M)
     assert tested
     assert f"torch=={tested[1]} " in DOCKERFILE

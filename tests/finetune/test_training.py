@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -160,22 +159,6 @@ def test_a_base_that_is_not_there_ends_the_preflight_with_a_sentence(
     assert run.preflight == {}
 
 
-@pytest.fixture
-def watched() -> Iterator[list[int]]:
-    """Collect the ids of the recipe's processes as they start."""
-    started: list[int] = []
-    popen = training.subprocess.Popen
-
-    class Watched(popen):  # type: ignore[misc, valid-type]
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, **kwargs)
-            started.append(self.pid)
-
-    training.subprocess.Popen = Watched  # type: ignore[misc]
-    yield started
-    training.subprocess.Popen = popen  # type: ignore[misc]
-
-
 def wait_for_step(run: TrainingRun, step: int) -> None:
     deadline = time.monotonic() + 120
     while not run.metrics.filter(step__gte=step).exists():
@@ -184,14 +167,14 @@ def wait_for_step(run: TrainingRun, step: int) -> None:
 
 
 def test_a_killed_recipe_goes_on_from_its_checkpoint(
-    snapshot: DatasetSnapshot, alice: User, base: Path, watched: list[int]
+    snapshot: DatasetSnapshot, alice: User, base: Path
 ) -> None:
     run = without_preflight(
         planned(snapshot, alice, base, epochs=12, checkpoint_every=2, patience=0), alice
     )
     thread = train_in_thread()
     wait_for_step(run, 5)
-    os.kill(watched[0], signal.SIGKILL)
+    os.kill(int((training.folder_of(run) / training.PID).read_text()), signal.SIGKILL)
     thread.join(timeout=120)
     run.refresh_from_db()
     assert "newest checkpoint" in run.error
