@@ -30,7 +30,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_commands_in_the_pages_exist(page: Path) -> None:
     text = page.read_text()
     commands = set(re.findall(r"manage\.py (\w+)", text)) - {"commands"}
-    scripts = set(re.findall(r"\bscript/(\w+)", text))
+    scripts = set(re.findall(r"\bscript/([\w-]+)", text))
 
     assert not commands - {*get_commands(), "up"}
     assert not [name for name in scripts if not (ROOT / "script" / name).is_file()]
