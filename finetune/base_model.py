@@ -40,7 +40,7 @@ def make(
     vocabulary: int = 1536,
     hidden: int = 160,
     layers: int = 4,
-    steps: int = 350,
+    steps: int = 250,
 ) -> float:
     """Train a base model and write it to a folder, whole or not at all; gives the last loss.
 

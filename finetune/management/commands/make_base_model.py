@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--vocabulary", type=int, default=1536, help="tokens")
         parser.add_argument("--hidden", type=int, default=160, help="width, a multiple of 32")
         parser.add_argument("--layers", type=int, default=4)
-        parser.add_argument("--steps", type=int, default=350)
+        parser.add_argument("--steps", type=int, default=250)
         parser.add_argument(
             "--texts", type=Path, help="learn a folder of .md and .txt files instead"
         )
