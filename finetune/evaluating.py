@@ -183,7 +183,7 @@ def _decoded(
     tokenizer: PreTrainedTokenizerBase, row: Sequence[int], stops: set[int]
 ) -> tuple[str, bool]:
     end = next((place for place, token in enumerate(row) if token in stops), None)
-    text = tokenizer.decode(row[:end], skip_special_tokens=True)
+    text = tokenizer.decode(list(row[:end]), skip_special_tokens=True)
     return str(text).replace("\0", "").strip(), end is not None
 
 

@@ -51,7 +51,7 @@ def evaluation(request: PersonRequest, pk: int) -> HttpResponse:
 
 
 def _shown(found: Evaluation) -> dict[str, Any]:
-    if found.state != Evaluation.State.DONE:
+    if found.state != Evaluation.State.DONE or not found.results:
         return {}
     results = found.results
     return {
