@@ -1,6 +1,6 @@
 """Walk the whole loop once, on a processor, in an install of its own that goes with it.
 
-`script/demo-loop [--steps 350] [--keep FOLDER]`: make a small base model, start a model server,
+`script/demo-loop [--steps 250]`: make a small base model, start a model server,
 ingest documents, draft and import pairs, review, freeze, look at a run, train, kill it with SIGKILL
 in the middle and go on, evaluate, pass the gate, activate, ask, roll back. Each step is the call
 that the pages make, on rows, and says what it saw; the first that does not hold ends it.
@@ -197,7 +197,7 @@ def plan(snapshot: "DatasetSnapshot", user: "User", base: Path) -> "TrainingRun"
 
     config = TrainingConfig(
         base_model=str(base), server="own", slug="colours", epochs=20, batch_size=1,
-        max_length=1024, learning_rate=1.5e-3, precision="fp32", checkpoint_every=5,
+        max_length=1024, learning_rate=6e-4, precision="fp32", checkpoint_every=5,
     )  # fmt: skip
     run = training.plan(snapshot, user, name="Colours", config=config)
     agent_works(Job.Kind.PREFLIGHT)
@@ -302,7 +302,7 @@ def walk(user: "User", base: Path, steps: Steps) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="script/demo-loop")
-    parser.add_argument("--steps", type=int, default=350, help="of the base model's training")
+    parser.add_argument("--steps", type=int, default=250, help="of the base model's training")
     arguments = parser.parse_args()
     steps = Steps(time.monotonic())
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from finetune.api import cleaning, evaluations, feedback, imports, pairs, serving
+from finetune.api import cleaning, evaluations, feedback, imports, pairs, serving, training
 
 urlpatterns = [
     # --- Data sets and pairs ---
@@ -64,6 +64,14 @@ urlpatterns = [
     path("draftings/<int:pk>/", feedback.OneDrafting.as_view(), name="drafting"),
     path("draftings/<int:pk>/stop/", feedback.StopDrafting.as_view(), name="drafting-stop"),
     path("draftings/<int:pk>/resume/", feedback.ResumeDrafting.as_view(), name="drafting-resume"),
+    # --- Runs and adapters ---
+    path("runs/", training.Runs.as_view(), name="runs"),
+    path("runs/<int:pk>/", training.OneRun.as_view(), name="run"),
+    path("runs/<int:pk>/start/", training.StartRun.as_view(), name="run-start"),
+    path("runs/<int:pk>/cancel/", training.CancelRun.as_view(), name="run-cancel"),
+    path("runs/<int:pk>/metrics/", training.Metrics.as_view(), name="run-metrics"),
+    path("adapters/", training.Adapters.as_view(), name="adapters"),
+    path("adapters/<int:pk>/", training.OneAdapter.as_view(), name="adapter"),
     # --- Evaluations ---
     path("adapters/<int:pk>/evaluations/", evaluations.Evaluations.as_view(), name="evaluations"),
     path("adapters/<int:pk>/arena/", evaluations.Arena.as_view(), name="arena"),

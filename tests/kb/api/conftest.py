@@ -185,6 +185,7 @@ def training_ids(pair_import: PairImport) -> dict[str, int]:
     adapter.audience.add(dataset.collection)
     job = Job.objects.create(kind=Job.Kind.EVALUATE)
     return {
+        "runs": run.pk,
         "adapters": adapter.pk,
         "activations": Activation.objects.create(adapter=adapter).pk,
         "evaluations": Evaluation.objects.create(adapter=adapter, job=job).pk,

@@ -1,0 +1,205 @@
+"""Runs: plan, read the pre-flight, start, follow, cancel; and the adapters that came out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.response import Response
+
+from finetune import training
+from finetune.hyperparameters import InvalidConfig, TrainingConfig
+from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingMetric, TrainingRun
+from finetune.training import RunRefused
+from kb.api.base import ApiView, CallerRequest, Input, find
+from kb.api.problems import Code, Problem
+from kb.models import ApiToken, User
+
+READ, WRITE = (ApiToken.Scope.READ,), (ApiToken.Scope.WRITE,)
+
+
+class RunInput(Input):
+    snapshot = serializers.IntegerField(min_value=1)
+    name = serializers.CharField(max_length=100)
+    config = serializers.DictField(
+        help_text="Settings of docs/fine-tune.md, at least `base_model`.",
+    )
+
+    def validate_config(self, values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return TrainingConfig.from_dict(values).to_dict()
+        except InvalidConfig as error:
+            raise ValidationError(
+                [ErrorDetail(problem, code="invalid") for problem in error.problems]
+            ) from error
+
+
+class RunSerializer(serializers.ModelSerializer[TrainingRun]):
+    config = serializers.DictField(read_only=True)
+    preflight = serializers.DictField(read_only=True, help_text="Empty until it is done.")
+    adapter = serializers.IntegerField(
+        source="adapter.pk", read_only=True, default=None, allow_null=True, help_text="Its id."
+    )
+    percent = serializers.IntegerField(source="job.percent", read_only=True, default=0)
+    created_by = serializers.CharField(
+        source="created_by.username", read_only=True, default=None, allow_null=True
+    )
+
+    class Meta:
+        model = TrainingRun
+        fields = [
+            "id", "snapshot", "name", "state", "percent", "config", "preflight", "error", "adapter",
+            "sweep", "gpu_seconds", "energy_wh", "cost", "created_by", "created_at", "started_at",
+            "finished_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class MetricSerializer(serializers.ModelSerializer[TrainingMetric]):
+    class Meta:
+        model = TrainingMetric
+        fields = [
+            "step", "loss", "evaluation_loss", "learning_rate", "tokens_per_s", "memory_bytes", "at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class AdapterSerializer(serializers.ModelSerializer[Adapter]):
+    files = serializers.DictField(child=serializers.CharField(), read_only=True)
+    contract = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()),
+        read_only=True,
+        help_text="What each kind of server would refuse.",
+    )
+
+    class Meta:
+        model = Adapter
+        fields = [
+            "id", "name", "run", "base_model", "base_revision", "kind", "files", "contract", "card",
+            "erasure_note", "created_at", "retired_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class Runs(ApiView):
+    scopes = {"GET": READ, "POST": WRITE}
+    refusals = {"POST": (Code.NOT_NOW,)}
+    paged = True
+
+    @extend_schema(responses=RunSerializer(many=True))
+    def get(self, request: CallerRequest) -> Response:
+        """List the runs on snapshots that you may see, newest first."""
+        return self.page(_runs(request.user).order_by("-pk"), RunSerializer)
+
+    @extend_schema(request=RunInput, responses={202: RunSerializer})
+    def post(self, request: CallerRequest) -> Response:
+        """Plan a run on a snapshot of a data set whose collection you own.
+
+        Its pre-flight is queued; read `preflight` and then start it.
+        """
+        given = self.body(RunInput)
+        snapshot = _startable(request.user).filter(pk=given["snapshot"]).first()
+        if snapshot is None:
+            sentence = ErrorDetail("You may not train on this one.", code="does_not_exist")
+            raise ValidationError({"snapshot": [sentence]})
+        config = TrainingConfig.from_dict(given["config"])
+        with refused():
+            made = training.plan(snapshot, request.user, name=given["name"], config=config)
+        return Response(_drawn(request.user, made.pk), status=202)
+
+
+class OneRun(ApiView):
+    scopes = {"GET": READ}
+
+    @extend_schema(responses=RunSerializer)
+    def get(self, request: CallerRequest, pk: int) -> Response:
+        """Read a run: its state, pre-flight, cost and what came out."""
+        return Response(_drawn(request.user, pk))
+
+
+class StartRun(ApiView):
+    scopes = {"POST": WRITE}
+    refusals = {"POST": (Code.NOT_NOW,)}
+
+    @extend_schema(request=None, responses=RunSerializer)
+    def post(self, request: CallerRequest, pk: int) -> Response:
+        """Start a run whose pre-flight is done and names nothing that stops it."""
+        run = find(_manageable(request.user), pk)
+        with refused():
+            training.start(run, request.user)
+        return Response(_drawn(request.user, pk))
+
+
+class CancelRun(ApiView):
+    scopes = {"POST": WRITE}
+    refusals = {"POST": (Code.NOT_NOW,)}
+
+    @extend_schema(request=None, responses=RunSerializer)
+    def post(self, request: CallerRequest, pk: int) -> Response:
+        """Cancel a run; one that trains stops at its next step."""
+        run = find(_manageable(request.user), pk)
+        if not training.cancel(run, request.user):
+            raise Problem(Code.NOT_NOW, "This run has ended already.")
+        return Response(_drawn(request.user, pk))
+
+
+class Metrics(ApiView):
+    scopes = {"GET": READ}
+    paged = True
+
+    @extend_schema(responses=MetricSerializer(many=True))
+    def get(self, request: CallerRequest, pk: int) -> Response:
+        """List what was measured after each step, in order."""
+        run = find(_runs(request.user), pk)
+        return self.page(run.metrics.order_by("step"), MetricSerializer)
+
+
+class Adapters(ApiView):
+    scopes = {"GET": READ}
+    paged = True
+
+    @extend_schema(responses=AdapterSerializer(many=True))
+    def get(self, request: CallerRequest) -> Response:
+        """List the adapters that learned only from what you may read, newest first."""
+        visible = Adapter.objects.visible_to(request.user)
+        return self.page(visible.order_by("-pk"), AdapterSerializer)
+
+
+class OneAdapter(ApiView):
+    scopes = {"GET": READ}
+
+    @extend_schema(responses=AdapterSerializer)
+    def get(self, request: CallerRequest, pk: int) -> Response:
+        """Read an adapter's card, the hashes of its files and which server can load it."""
+        return Response(AdapterSerializer(find(Adapter.objects.visible_to(request.user), pk)).data)
+
+
+def _runs(user: User) -> QuerySet[TrainingRun]:
+    visible = TrainingRun.objects.visible_to(user)
+    return visible.select_related("job", "adapter", "created_by")
+
+
+def _startable(user: User) -> QuerySet[DatasetSnapshot]:
+    return DatasetSnapshot.objects.visible_to(user).filter(
+        dataset__in=Dataset.objects.owned_by(user)
+    )
+
+
+def _manageable(user: User) -> QuerySet[TrainingRun]:
+    return TrainingRun.objects.filter(snapshot__in=_startable(user))
+
+
+def _drawn(user: User, pk: int) -> dict[str, Any]:
+    return dict(RunSerializer(find(_runs(user), pk)).data)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Answer with the sentence of what cannot be done now."""
+    try:
+        yield
+    except RunRefused as refusal:
+        raise Problem(Code.NOT_NOW, str(refusal)) from refusal
