@@ -174,7 +174,7 @@ def _write_settings(run: TrainingRun) -> Path:
     folder = folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
-    data = default_storage.path(run.snapshot.file.name)
+    data = default_storage.path(str(run.snapshot.file.name))
     path.write_text(json.dumps({**run.config, "data": str(data), "out": str(folder / "out")}))
     return path
 

@@ -28,7 +28,8 @@ class ModelDeploymentQuerySet(models.QuerySet["ModelDeployment"]):
         The newest row on this base counts; whom it does not reach gets its `otherwise`. With a share
         below 1 a conversation keeps its side: it is chosen by its id.
         """
-        deployment = self.filter(base_model=base_model).order_by("-pk").first()
+        rows = self.filter(base_model=base_model)
+        deployment: ModelDeployment | None = rows.order_by("-pk").first()
         while deployment is not None and not deployment.reaches(conversation):
             deployment = deployment.otherwise
         return deployment
