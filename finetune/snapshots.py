@@ -129,6 +129,13 @@ def freeze(job: Job) -> None:
         raise
 
 
+def end_exhausted() -> int:
+    """End snapshots whose last allowed worker died; gives their number."""
+    State = DatasetSnapshot.State
+    dead = DatasetSnapshot.objects.filter(state=State.QUEUED, job__state=Job.State.FAILED)
+    return dead.update(state=State.FAILED)
+
+
 def _freeze(snapshot: DatasetSnapshot, job: Job) -> Frozen:
     job.report("rendering", 0, 0)
     rows, excluded = load(snapshot.dataset, snapshot.created_by)

@@ -38,6 +38,10 @@ LOOK_EVERY_S = 1.0
 LOG_TAIL = 8_000
 BROKEN = "The training stopped because of a fault in the program; the log has the details."
 ENDED = "The training process ended by itself ({code}). It goes on from its newest checkpoint."
+EXHAUSTED = (
+    "It ended too often without a word, most likely for want of memory. Choose fewer rows at once, "
+    "gradient checkpointing or QLoRA."
+)
 LOST = "The recipe said that it was done, but its adapter is not there."
 
 
@@ -232,6 +236,16 @@ def train(job: Job, *, stop: Stop) -> None:
     except Exception:
         _end(run, job, TrainingRun.State.FAILED, BROKEN)
         raise
+
+
+def end_exhausted() -> int:
+    """End runs and pre-flights whose last allowed agent died; gives their number."""
+    gone = Job.State.FAILED
+    State = TrainingRun.State
+    looked_at = TrainingRun.objects.filter(state=State.DRAFT, preflight_job__state=gone, error="")
+    begun = TrainingRun.objects.filter(state__in=[State.QUEUED, State.RUNNING], job__state=gone)
+    ended = looked_at.update(error=EXHAUSTED)
+    return ended + begun.update(state=State.FAILED, error=EXHAUSTED, finished_at=timezone.now())
 
 
 def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event) -> int:

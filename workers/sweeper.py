@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from finetune import activation, guard, queueing, retraining, staleness, triage
+from finetune import activation, guard, queueing, retraining, snapshots, staleness, training, triage
 from kb import chat, ingestion
 from kb.files import content_storage
 from kb.models import Job
@@ -35,6 +35,8 @@ def sweep(queue: Redis) -> None:
     """Do one round of what is due each second."""
     ingestion.fail_exhausted()
     activation.end_abandoned()
+    snapshots.end_exhausted()
+    training.end_exhausted()
     chat.end_abandoned()
     hint_waiting(queue)
 

@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 
 from finetune import base_model, contract, probe, training
 from finetune.models import Dataset, DatasetSnapshot, TrainingRun
+from kb import ingestion
 from kb.files import content_storage
 from kb.models import Collection, Job, User
 from tests.finetune import tiny
@@ -210,6 +211,19 @@ def test_a_stopped_agent_puts_the_run_back_and_a_cancelled_one_ends(
     assert run.state == "cancelled"
     assert not hasattr(run, "adapter")
     assert not training.cancel(run, alice)
+
+
+def test_a_run_whose_agents_all_died_says_so(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    run = without_preflight(planned(snapshot, alice, base), alice)
+    Job.objects.filter(pk=run.job_id).update(
+        state="running", attempts=5, lease_until="2020-01-01T00:00Z"
+    )
+    assert ingestion.fail_exhausted() == 1
+    assert training.end_exhausted() == 1
+    run.refresh_from_db()
+    assert (run.state, run.error) == ("failed", training.EXHAUSTED)
 
 
 def test_a_waiting_run_is_cancelled_at_once(
