@@ -16,6 +16,7 @@ from finetune import evaluation as evaluating
 from finetune import metrics
 from finetune.gate import InvalidRules, p_in_words
 from finetune.models import Adapter, Evaluation, EvaluationItem
+from finetune.suites import SAFETY
 from kb.views.requests import PersonRequest, number_in
 
 SHOWN_SAMPLES = 12
@@ -56,14 +57,16 @@ def _shown(found: Evaluation) -> dict[str, Any]:
     results = found.results
     return {
         "groups": _groups(results["cells"]),
-        "tests": [
-            (_("Adapter against base, both with sources"), _in_words(results["tests"])),
+        "tests": _in_words(results["tests"]),
+        "more_tests": [
             (_("Adapter against base, question alone"), _in_words(results["tests_alone"])),
             (_("What sources add to the adapter"), _in_words(results["tests_retrieval"])),
         ],
         "regression": _in_words(results["regression"]["tests"]),
         "forgetting": results["forgetting"] and _forgetting(results["forgetting"]),
-        "safety": results["safety"],
+        "safety": [
+            (suite, results["safety"][suite]) for suite in SAFETY if suite in results["safety"]
+        ],
         "judge": results["judge"],
         "samples": list(_samples(found)),
         "tally": journey.tally(found.adapter),
@@ -135,9 +138,9 @@ class Said:
 
 def _in_words(tests: Mapping[str, Any]) -> list[Said]:
     return [
-        _said(str(MEASURE_NAMES[name]), name, test)
-        for name, test in tests.items()
-        if name in MEASURE_NAMES
+        _said(str(title), name, tests[name])
+        for name, title in MEASURE_NAMES.items()
+        if name in tests
     ]
 
 
