@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from finetune import checkpoints, loading, probe
+from finetune.hyperparameters import Server
 from finetune.models import Activation, Adapter, AuditEvent, Evaluation
 from finetune.training import adapters_folder
 from kb.backends import get_backend
@@ -217,7 +218,9 @@ def _place(adapter: Adapter) -> None:
 
 def _loader() -> loading.Loader:
     if settings.MODEL_SERVER_KIND == "tgi":
-        return loading.SupervisedLoader(Path(settings.TGI_SUPERVISOR_DIR))
+        folder = Path(settings.TGI_SUPERVISOR_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        return loading.SupervisedLoader(folder)
     return loading.RuntimeLoader(settings.MODEL_SERVER_ADMIN_URL, settings.MODEL_SERVER_KEY)
 
 
@@ -236,12 +239,9 @@ def _probe(activation: Activation) -> None:
 
 def prove(adapter: Adapter) -> probe.Report:
     """Ask the live server whether it really uses the adapter. Raises ProbeError."""
-    target = probe.Target(
-        settings.MODEL_SERVER_URL,
-        settings.MODEL_SERVER_KIND,
-        settings.MODEL_SERVER_KEY,
-        get_backend("GENERATOR").base_model,
-    )
+    kind: Server = settings.MODEL_SERVER_KIND
+    base = get_backend("GENERATOR").base_model
+    target = probe.Target(settings.MODEL_SERVER_URL, kind, settings.MODEL_SERVER_KEY, base)
     folder = folder_of(adapter)
     if not (folder / probe.FILE).exists():
         return probe.probe_without_reference(target, adapter.name)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncMonth
@@ -49,7 +50,8 @@ def months(runs: QuerySet[TrainingRun]) -> list[Sums]:
 
 
 def total(runs: QuerySet[TrainingRun]) -> Sums:
-    return Sums(month=None, **runs.aggregate(**_SUMS))
+    sums: dict[str, Any] = runs.aggregate(**_SUMS)
+    return Sums(month=None, **sums)
 
 
 def of_run(run: TrainingRun) -> Sums:

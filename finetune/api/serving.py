@@ -74,7 +74,7 @@ class AnswersSerializer(serializers.Serializer[guard.Answers]):
 
 class ActivationSerializer(serializers.ModelSerializer[Activation]):
     adapter = serializers.CharField(source="adapter.name", read_only=True)
-    groups = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
+    groups: Any = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
     requested_by = serializers.CharField(
         source="requested_by.username", read_only=True, default=None, allow_null=True
     )

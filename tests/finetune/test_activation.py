@@ -8,18 +8,15 @@ import pytest
 from django.contrib.auth.models import Group
 
 from benchmarks import random_models
-from finetune import activation
+from finetune import activation, loading
 from finetune.activation import ActivationRefused
 from finetune.models import Activation, Adapter, AuditEvent, Dataset
 from kb.backends import get_backend
 from kb.models import Collection, Conversation, Job, ModelDeployment, User
 from tests.finetune.activating import evaluate, make_adapter, speaker, work_off_activation
 from tests.finetune.test_probe import CHATS
-from tests.workers.conftest import (  # noqa: F401
-    Server,
-    StartServer,
-    start_server,
-)
+from tests.workers.conftest import Server, StartServer, start_server  # noqa: F401
+from tests.workers.test_tgi_supervisor import references, supervise  # noqa: F401
 
 pytestmark = [pytest.mark.django_db, pytest.mark.train]
 NAMES = {"a": "glacier-v1-0000000a", "b": "glacier-v2-0000000b", "c": "glacier-v3-0000000c"}
@@ -232,6 +229,31 @@ def test_only_who_may_read_what_it_learned_from_is_served_by_it(
     assert (speaker(alice), speaker(bob)) == (NAMES["a"], "")
     secret.delete()
     assert speaker(alice) == ""
+
+
+def test_tgi_takes_the_same_way_by_its_supervisor(
+    dataset: Dataset,
+    alice: User,
+    models: Path,
+    supervise: Any,  # noqa: F811
+    settings: Any,
+    tmp_path: Path,
+) -> None:
+    supervised = supervise()
+    _point_at(Server(supervised.url, supervised.process, supervised.log), settings, tmp_path)
+    settings.MODEL_SERVER_KIND = "tgi"
+    settings.TGI_SUPERVISOR_DIR = str(supervised.folder)
+
+    done = activated(make(dataset, models, settings, "b"), alice)  # with the probe.json of b
+
+    assert (done.state, done.error) == (Activation.State.DEPLOYED, "")
+    assert NAMES["b"] in loading.read_state(supervised.folder).serving
+    checks = {finding["check"]: finding["outcome"] for finding in done.probe["findings"]}
+    assert checks["matches_reference"] == "passed"
+    assert checks["unknown_refused"] == "noted", "TGI answers every name; ours sends none"
+    activation.roll_back(done, alice, reason="Enough.")
+    activation.retire(done.adapter, alice)
+    assert NAMES["b"] not in loading.read_state(supervised.folder).serving
 
 
 # --- What stands in the way ----------------------------------------------------------------------
