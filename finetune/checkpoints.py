@@ -44,7 +44,11 @@ def publish(
     aside = target.parent / f"{_ASIDE}{target.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    write(aside)
+    try:
+        write(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     manifest = {**(about or {}), "files": hashes_of(aside)}
     (aside / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     for path in aside.iterdir():

@@ -55,6 +55,15 @@ def measure(
     )
 
 
+def answer_alone(folder: Path, chats: Sequence[Messages], *, tokens: int) -> list[Answer]:
+    """Answer each chat greedily with a model that stands by itself, in fp32."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
+    return [_answer(model, tokenizer, _render(tokenizer, chat), tokens) for chat in chats]
+
+
 def _render(tokenizer: Any, chat: Messages) -> list[int]:
     rendered = tokenizer.apply_chat_template(list(chat), add_generation_prompt=True)
     return list(rendered["input_ids"])

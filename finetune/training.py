@@ -421,7 +421,7 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
     and a copy without a row harms nothing. Its name is made of its digest, so it is used once.
     """
     manifest = checkpoints.manifest_of(folder) or {}
-    base = json.loads((_base_folder(run) / "config.json").read_text())
+    base = json.loads((base_folder(run) / "config.json").read_text())
     placed = adapters_folder() / folder.name
     checkpoints.publish(
         placed, lambda aside: _copy(run, folder, aside), about=_facts(run, manifest)
@@ -462,7 +462,7 @@ def adapters_folder() -> Path:
     return Path(settings.DATA_DIR) / "adapters"
 
 
-def _base_folder(run: TrainingRun) -> Path:
+def base_folder(run: TrainingRun) -> Path:
     """Find the base's files without torch: a folder, or where the hub's client keeps its copy."""
     folder = Path(run.config["base_model"])
     if folder.is_dir():

@@ -1,0 +1,128 @@
+"""Merge an adapter into its base, as a model of its own, for servers that cannot load it. No Django.
+
+    python -m finetune.merging BASE ADAPTER OUT [--dtype float32]
+
+Merged in fp32, written in bf16 unless told, with the key names that transformers 4 reads beside
+today's: TGI's last release would otherwise refuse the tokenizer and lose the rope settings without a
+word. What was written is loaded again and must answer as the adapter did.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetune import checkpoints, contract, probe, reference
+
+# How far log-probabilities may move, in nats: a rounding of weights to 8 bits of mantissa shifts them.
+TOLERANCE = {"bfloat16": 0.25, "float32": 1e-3}
+
+
+class CannotMerge(Exception):
+    """This adapter cannot become part of its base; a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """`distance`: the largest difference of a token's log-probability to the adapter's, in nats."""
+
+    folder: Path
+    distance: float
+    asked: int
+
+
+def merge(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat16") -> Merged:
+    """Write the merged model to `out`, whole or not at all, once it has proved to be the same.
+
+    Raises CannotMerge, also when the re-test fails.
+    """
+    if out.exists():
+        raise CannotMerge(f"{out} exists already.")
+    kind = json.loads((adapter / contract.CONFIG).read_text()).get("peft_type")
+    if kind != "LORA":
+        raise CannotMerge(
+            f"Only LoRA and DoRA can be merged; a {kind} adapter puts tokens before the prompt. "
+            "Our own model server serves it."
+        )
+    asked = probe.Reference.read(adapter)
+    distance = 0.0
+
+    def write(aside: Path) -> None:
+        nonlocal distance
+        _write(base, adapter, aside, dtype)
+        distance = _distance(aside, asked)
+        if distance > TOLERANCE[dtype]:
+            raise CannotMerge(
+                f"The merged model answers differently: {distance:.3f} nats apart, where "
+                f"{TOLERANCE[dtype]:g} are allowed. Write it in float32."
+            )
+
+    about = {"base": str(base), "adapter": adapter.name, "dtype": dtype}
+    checkpoints.publish(out, write, about=about)
+    return Merged(out, distance, len(asked.samples))
+
+
+def _write(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    model = PeftModel.from_pretrained(plain, str(adapter), autocast_adapter_dtype=False)
+    merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))  # type: ignore[operator]
+    merged.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
+    _amend(folder / "config.json", _older_keys(folder / "config.json", dtype))
+    _amend(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": tokenizer.chat_template},
+    )
+
+
+def _older_keys(path: Path, dtype: str) -> dict[str, Any]:
+    """Give what transformers 4 reads: it knows neither `dtype` nor `rope_parameters`."""
+    rope = dict(json.loads(path.read_text()).get("rope_parameters") or {})
+    older: dict[str, Any] = {"torch_dtype": dtype}
+    if "rope_theta" in rope:
+        older["rope_theta"] = rope.pop("rope_theta")
+    if rope.get("rope_type", "default") != "default":
+        older["rope_scaling"] = rope
+    return older
+
+
+def _amend(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, indent=2) + "\n")
+
+
+def _distance(folder: Path, asked: probe.Reference) -> float:
+    """Ask the written model what the adapter was asked; infinite when it says something else."""
+    chats = [sample.messages for sample in asked.samples]
+    answers = reference.answer_alone(folder, chats, tokens=asked.tokens)
+    pairs = zip(answers, asked.samples, strict=True)
+    close = TOLERANCE["bfloat16"]
+    return max(probe.distance(answer, sample.adapter, close) for answer, sample in pairs)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m finetune.merging")
+    parser.add_argument("base", type=Path)
+    parser.add_argument("adapter", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="bfloat16")
+    told = parser.parse_args()
+    try:
+        merged = merge(told.base, told.adapter, told.out, dtype=told.dtype)
+    except (CannotMerge, probe.ProbeError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{merged.folder} answers {merged.asked} questions as the adapter did.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
