@@ -280,6 +280,8 @@ def our_programs(data_dir: Path, host: str, port: int) -> list[Part]:
         ],
         "sweeper": ["django", "sweep", "--skip-checks"],
     }
+    if not missing_packages():
+        commands["trainer"] = ["django", "trainer", "--skip-checks"]
     return [
         Part(name, Child(name, [sys.executable, "-m", *command], data_dir))
         for name, command in commands.items()
@@ -321,12 +323,16 @@ def check_can_serve(base: str) -> None:
         )
     if base.startswith(("/", ".", "~")) and not Path(base).is_dir():
         raise CannotStart(f"There is no base model in “{base}”.")
-    missing = [name for name in MODEL_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise CannotStart(
             f"--model needs {', '.join(missing)}, which requirements/train.lock and torch bring;"
             " docs/model-server.md says how to install them."
         )
+
+
+def missing_packages() -> list[str]:
+    """Name what computes models and is not installed; training and serving need all of it."""
+    return [name for name in MODEL_PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def check_port_is_free(host: str, port: int) -> None:
