@@ -1,9 +1,12 @@
 """An adapter against its base, with the real program as a real process: better, and made worse."""
 
 import os
+import random
+import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,42 @@ def test_the_tiny_adapter_beats_its_base_on_what_it_never_saw(
     assert found.items.get(suite="test", cell="adapter", position=24).question == (
         "Which colour has it?"
     )
+
+
+@pytest.mark.data
+def test_the_tiny_adapter_beats_its_base_on_real_documents_it_never_saw(
+    dataset: Dataset, base: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    """What the first sentence below a heading says; the files tested are none of those learned."""
+    files = sorted((shared_data / "docs/18f_handbook/pages").rglob("*.md"))
+    random.Random(0).shuffle(files)
+    parts = {"train": files[: len(files) * 7 // 10], "test": files[len(files) * 7 // 10 :]}
+    rows = {part: list(first_sentences(of, part)) for part, of in parts.items()}
+    config = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "max_length": 192, "patience": 0}
+    adapter = evaluated.train(base, tmp_path / "real", rows["train"][:240], **config)
+    found = evaluated.evaluated(evaluated.registered(dataset, base, adapter, rows["test"][:60]))
+
+    tests = found.results["tests"]
+    assert tests["nats"]["n"] == tests["f1"]["n"] == 60
+    assert tests["nats"]["high"] < -0.2
+    assert tests["f1"]["low"] > 0
+    assert max(tests["nats"]["p"], tests["f1"]["p"]) < 0.05
+
+
+def first_sentences(files: list[Path], split: str) -> Iterator[dict[str, object]]:
+    """Ask what is said under each heading, where one sentence of usual length says it."""
+    for file in files:
+        text = file.read_text(errors="replace")
+        parts = re.split(r"^#{1,4} +(.+)$", text, flags=re.MULTILINE)[1:]
+        for heading, body in list(zip(parts[::2], parts[1::2], strict=True))[:4]:
+            sentence = re.split(r"(?<=[.!?])\s", " ".join(body.split()))[0]
+            if 30 < len(sentence) < 200 and sentence[0].isupper():
+                asked = f"What does the handbook say about {heading.strip()}?"
+                messages = [
+                    {"role": "user", "content": asked},
+                    {"role": "assistant", "content": sentence},
+                ]
+                yield {"split": split, "pair": 0, "messages": messages}
 
 
 def test_one_made_worse_on_purpose_is_refused(
