@@ -4,7 +4,7 @@
 
 where the file has the settings of `TrainingConfig` and, beside them, "data" (the snapshot) and
 "out" (a folder of this run alone). Ends with 0 when the adapter stands, with 3 after a checkpoint
-was asked for by SIGTERM, with 2 and a sentence when it cannot run as told. The same command again
+was asked for by SIGTERM, with 4 while another process trains in the folder, with 2 and a sentence when it cannot run as told. The same command again
 goes on from the newest whole checkpoint, and gives bit for bit the weights of an undisturbed run
 (CPU, fp32, the same number of threads): order, learning rate and random numbers of a step follow
 from the seed and the step, and nothing else is carried over than what a checkpoint holds.
@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import platform
 import resource
 import signal
@@ -61,7 +62,7 @@ from finetune.hyperparameters import InvalidConfig, TrainingConfig
 logger = logging.getLogger("finetune.recipe")
 
 METRICS = "metrics.jsonl"
-STOPPED = 3
+STOPPED, TAKEN = 3, 4
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
@@ -848,7 +849,10 @@ def peak_memory() -> int:
 
 
 def main(settings_file: Path) -> int:
-    """Run what a file of settings says; gives the exit code. SIGTERM asks for a checkpoint."""
+    """Run what a file of settings says; gives the exit code.
+
+    SIGTERM asks for a checkpoint; so does the end of the process that RECIPE_PARENT names.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     asked: list[int] = []
 
@@ -858,13 +862,15 @@ def main(settings_file: Path) -> int:
     signal.signal(signal.SIGTERM, note)
     try:
         config, data, out = read_settings(settings_file)
-        result = train(config, data, out, on_step=_log, should_stop=lambda: bool(asked))
+        result = train(config, data, out, on_step=_log, should_stop=lambda: _alone() or bool(asked))
+    except checkpoints.FolderTaken as error:
+        logger.error("%s", error)
+        return TAKEN
     except (
         RecipeError,
         InvalidConfig,
         contract.ContractBroken,
         SnapshotUnreadable,
-        checkpoints.FolderTaken,
         OSError,
     ) as error:
         logger.error("%s", error)
@@ -874,6 +880,12 @@ def main(settings_file: Path) -> int:
         return STOPPED
     logger.info("%s", result.adapter)
     return 0
+
+
+def _alone() -> bool:
+    """Say whether the agent that started this process is gone."""
+    parent = os.environ.get("RECIPE_PARENT")
+    return parent is not None and str(os.getppid()) != parent
 
 
 def read_settings(path: Path) -> tuple[TrainingConfig, Path, Path]:

@@ -32,7 +32,7 @@ from kb.models.jobs import LeaseLost
 
 logger = logging.getLogger(__name__)
 PID = "recipe.pid"
-METRICS, STOPPED, REFUSED = "metrics.jsonl", 3, 2  # of finetune.recipe, which loads torch
+METRICS, REFUSED, STOPPED, TAKEN = "metrics.jsonl", 2, 3, 4  # of finetune.recipe, which loads torch
 PREFLIGHT_TIMEOUT_S = 1800
 LOOK_EVERY_S = 1.0
 LOG_TAIL = 8_000
@@ -216,6 +216,9 @@ def train(job: Job, *, stop: Stop) -> None:
             if ended == STOPPED:
                 _end(run, job, TrainingRun.State.CANCELLED, "")
                 return
+            if ended == TAKEN:
+                job.release(error="A process of an agent that died still ends in this folder.")
+                return
             if ended == REFUSED:
                 _end(run, job, TrainingRun.State.FAILED, _last_line(run))
                 return
@@ -261,7 +264,7 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
     with (folder_of(run) / "recipe.log").open("ab") as log:
         process = subprocess.Popen(
             [*launcher(run.config), str(settings_file)],
-            cwd=settings.ROOT, env=environment(), stdin=subprocess.DEVNULL,
+            cwd=settings.ROOT, env=environment() | _parent(), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     (folder_of(run) / PID).write_text(str(process.pid))
@@ -283,6 +286,11 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
     if lost.is_set():
         raise LeaseLost
     return STOPPED if asked and process.returncode else process.returncode
+
+
+def _parent() -> dict[str, str]:
+    """Let the recipe end with the agent; one of several is started by a launcher between them."""
+    return {"RECIPE_PARENT": str(os.getpid())} if settings.TRAIN_PROCESSES == 1 else {}
 
 
 def launcher(config: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from django.db import connection
 
 pytest.importorskip("torch")
 
-from finetune import base_model, contract, probe, training
+from finetune import base_model, checkpoints, contract, probe, training
 from finetune.models import Dataset, DatasetSnapshot, TrainingRun
 from kb import ingestion
 from kb.files import content_storage
@@ -224,6 +226,36 @@ def test_a_run_whose_agents_all_died_says_so(
     assert training.end_exhausted() == 1
     run.refresh_from_db()
     assert (run.state, run.error) == ("failed", training.EXHAUSTED)
+
+
+def test_a_recipe_ends_with_the_agent_that_started_it(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    run = without_preflight(planned(snapshot, alice, base, epochs=500, patience=0), alice)
+    config = training._write_settings(run)
+    # An agent that starts the recipe and is gone.
+    agent = (
+        "import os, subprocess, sys;"
+        f"subprocess.Popen([sys.executable, '-m', 'finetune.recipe', {str(config)!r}],"
+        " start_new_session=True, stderr=subprocess.DEVNULL,"
+        " env=os.environ | {'RECIPE_PARENT': str(os.getpid())}); sys.stdin.read()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", agent], stdin=subprocess.PIPE)
+    out = training.folder_of(run) / "out"
+    deadline = time.monotonic() + 120
+    while not (out / training.METRICS).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    while True:  # the recipe holds the folder until it has ended
+        try:
+            with checkpoints.sole_user(out):
+                break
+        except checkpoints.FolderTaken:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert list(out.glob("step-*"))
 
 
 def test_a_waiting_run_is_cancelled_at_once(
