@@ -239,7 +239,7 @@ def _probe(activation: Activation) -> None:
 
 def prove(adapter: Adapter) -> probe.Report:
     """Ask the live server whether it really uses the adapter. Raises ProbeError."""
-    kind: Server = settings.MODEL_SERVER_KIND
+    kind: Server = settings.MODEL_SERVER_KIND  # type: ignore[assignment]
     base = get_backend("GENERATOR").base_model
     target = probe.Target(settings.MODEL_SERVER_URL, kind, settings.MODEL_SERVER_KEY, base)
     folder = folder_of(adapter)

@@ -73,7 +73,7 @@ def _write(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
         base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     model = PeftModel.from_pretrained(plain, str(adapter), autocast_adapter_dtype=False)
-    merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))  # type: ignore[operator]
+    merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
     merged.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     tokenizer.save_pretrained(folder)

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from finetune import training
 from finetune.models import Adapter
+from finetune.probe import ProbeError
 
 
 class Command(BaseCommand):
@@ -29,7 +30,7 @@ class Command(BaseCommand):
         base, placed = training.base_folder(adapter.run), training.adapters_folder() / adapter.name
         try:
             merged = merging.merge(base, placed, options["folder"], dtype=options["dtype"])
-        except (merging.CannotMerge, merging.probe.ProbeError, OSError) as error:
+        except (merging.CannotMerge, ProbeError, OSError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
             f"{merged.folder} answers {merged.asked} questions as the adapter did"
