@@ -1,6 +1,5 @@
 """What training cost: time of the devices, energy, money; by run and by month."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,7 +46,7 @@ def runs_of(user: User) -> QuerySet[TrainingRun]:
 def months(runs: QuerySet[TrainingRun]) -> list[Sums]:
     """Sum by the month in which a run started, the newest first."""
     by_month = runs.order_by().annotate(month=TruncMonth("started_at")).values("month")
-    rows: Iterable[dict[str, Any]] = by_month.annotate(**_SUMS).order_by("-month")
+    rows: Any = by_month.annotate(**_SUMS).order_by("-month")
     return [Sums(**row) for row in rows]
 
 
