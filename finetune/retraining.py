@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from finetune import guard, snapshots
+from finetune import guard, snapshots, training
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 from finetune.models import (
     Dataset,
@@ -21,7 +21,7 @@ from finetune.models import (
     RetrainRule,
     TrainingRun,
 )
-from kb.models import Job, Message
+from kb.models import Message
 
 RECENT = timedelta(days=30)
 MAX_VERSION = 1_000_000
@@ -153,10 +153,6 @@ def _draft(snapshot: DatasetSnapshot, config: TrainingConfig, reason: str) -> bo
         DatasetSnapshot.objects.select_for_update().get(pk=snapshot.pk)
         if snapshot.runs.exists():
             return False
-        TrainingRun.objects.create(
-            snapshot=snapshot,
-            name=f"{config.slug} {config.version}: {reason}"[:120],
-            config=config.to_dict(),
-            preflight_job=Job.objects.create(kind=Job.Kind.PREFLIGHT),
-        )
+        name = f"{config.slug} {config.version}: {reason}"[:120]
+        training.plan(snapshot, None, name=name, config=config)
     return True
