@@ -59,7 +59,12 @@ class RunRefused(Exception):
 
 
 def plan(
-    snapshot: DatasetSnapshot, user: User | None, *, name: str, config: TrainingConfig, sweep: str = ""
+    snapshot: DatasetSnapshot,
+    user: User | None,
+    *,
+    name: str,
+    config: TrainingConfig,
+    sweep: str = "",
 ) -> TrainingRun:
     """Write a run down and queue its pre-flight; it trains only after `start`."""
     if snapshot.state != DatasetSnapshot.State.READY:
