@@ -82,8 +82,9 @@ def start(adapter: Adapter, user: User | None) -> Evaluation:
     rules = Rules.of(settings.EVALUATION)
     with transaction.atomic():
         Adapter.objects.select_for_update().get(pk=adapter.pk)
-        open_states = (Evaluation.State.QUEUED, Evaluation.State.RUNNING)
-        if known := adapter.evaluations.filter(state__in=open_states).first():
+        # Of the job, not of the row: an agent that died too often leaves the row as it was.
+        open_states = (Job.State.WAITING, Job.State.RUNNING)
+        if known := adapter.evaluations.filter(job__state__in=open_states).first():
             return known
         made = Evaluation.objects.create(
             adapter=adapter,
@@ -321,6 +322,7 @@ def _lines(path: Path, *, stop: Stop, lost: threading.Event) -> Iterator[dict[st
     finally:
         kill(process)
         pumping.join()
+        path.unlink()  # it holds the words of the pairs
     if code:
         last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
         raise EvaluationRefused(last if code == REFUSED else ENDED.format(code=code, last=last))

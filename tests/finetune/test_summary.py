@@ -3,7 +3,8 @@
 import pytest
 
 from finetune import evaluation
-from finetune.models import Dataset
+from finetune.models import Dataset, Evaluation
+from kb.models import Job
 from tests.finetune.answered import adapter_of, answered
 
 pytestmark = pytest.mark.django_db
@@ -45,3 +46,12 @@ def test_a_question_that_could_not_be_asked_counts_nowhere(dataset: Dataset) -> 
     results = evaluation.summarize(found)
     assert results["unanswerable"] == 1
     assert results["tests"]["f1"]["n"] == 7
+
+
+def test_an_evaluation_that_was_given_up_does_not_stand_in_the_way(dataset: Dataset) -> None:
+    adapter = adapter_of(dataset)
+    first = evaluation.start(adapter, None)
+    Evaluation.objects.filter(pk=first.pk).update(state="running")
+    assert evaluation.start(adapter, None) == first
+    Job.objects.filter(pk=first.job_id).update(state="failed")
+    assert evaluation.start(adapter, None) != first
