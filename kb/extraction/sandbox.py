@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -175,7 +176,9 @@ def _explain(outcome: _Outcome, kind: str, limits: Limits, function: str) -> Doc
         return in_words("timeout", kind, {"seconds": seconds})
     if killed or any(words in outcome.log for words in OUT_OF_MEMORY):
         return in_words("memory", kind, {})
-    if outcome.returncode < 0 and outcome.peak_bytes > limits.memory_bytes // 2:
+    # Until it starts its own program a child counts what its parent holds.
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if outcome.returncode < 0 and outcome.peak_bytes > max(limits.memory_bytes // 2, ours):
         return in_words("memory", kind, {})
     return in_words("damaged", kind, {})
 

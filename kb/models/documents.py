@@ -12,7 +12,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.core.files import File
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import ProtectedError, Q
 from django.utils import timezone
 
 from kb.files import FileTooLarge, StoredFile, chunks_of, content_storage
@@ -35,6 +35,16 @@ class Added(StrEnum):
 
 class UploadRefused(Exception):
     """A file that cannot be taken; the message is a sentence for the person."""
+
+
+class CollectionInUse(Exception):
+    """A collection that cannot go as a whole; the message is a sentence for the person."""
+
+
+IN_USE = (
+    "Models were trained on what was curated in this collection, so it stays, with its people and"
+    " data sets. Its documents can be deleted."
+)
 
 
 class CollectionQuerySet(models.QuerySet["Collection"]):
@@ -124,11 +134,17 @@ class Collection(models.Model):
         return document, Added.NEW if created else Added.NEW_VERSION
 
     def remove(self) -> None:
-        """Delete the collection with its documents, passages, vectors and files."""
-        with transaction.atomic():
-            for document in self.documents.all():
-                document.remove()
-            self.delete()
+        """Delete the collection with its documents, passages, vectors and files.
+
+        Raises CollectionInUse, having deleted nothing.
+        """
+        try:
+            with transaction.atomic():
+                for document in self.documents.all():
+                    document.remove()
+                self.delete()
+        except ProtectedError:
+            raise CollectionInUse(IN_USE) from None
 
 
 def _clean_name(name: str) -> str:

@@ -14,6 +14,7 @@ from kb import limits, members
 from kb.forms import CollectionForm, MemberForm, NameAgainForm
 from kb.members import MembershipRefused
 from kb.models import Collection, Document, Membership, User
+from kb.models.documents import CollectionInUse
 from kb.views.documents import what_goes
 from kb.views.requests import PersonRequest, go_to
 
@@ -106,11 +107,15 @@ def collections_delete(request: PersonRequest, pk: int) -> HttpResponse:
     collection = _owned(request, pk)
     form = NameAgainForm(request.POST or None, name=collection.name)
     if request.method == "POST" and form.is_valid():
-        collection.remove()
-        messages.success(
-            request, _("The collection “%(name)s” was deleted.") % {"name": collection.name}
-        )
-        return go_to(request, "collections")
+        try:
+            collection.remove()
+        except CollectionInUse as refusal:
+            form.add_error(None, str(refusal))
+        else:
+            messages.success(
+                request, _("The collection “%(name)s” was deleted.") % {"name": collection.name}
+            )
+            return go_to(request, "collections")
     context = {"collection": collection, "form": form, **what_goes(collection.documents.all())}
     return render(request, "kb/collections_delete.html", context)
 

@@ -4,6 +4,8 @@ import pytest
 
 from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingRun
 from kb.models import Collection, Job, User
+from kb.models.documents import CollectionInUse
+from tests.conftest import AddDocument
 
 pytestmark = pytest.mark.django_db
 
@@ -45,3 +47,13 @@ def test_an_adapter_of_a_collection_that_is_gone_is_the_administrators(
     closed.delete()
     assert not Adapter.objects.visible_to(bob)
     assert Adapter.objects.visible_to(User.objects.create_superuser("root"))
+
+
+def test_a_collection_that_models_learned_from_stays_whole(
+    adapter: Adapter, collection: Collection, add_document: AddDocument
+) -> None:
+    document = add_document("a.md", "# Ice\n\nIt melts.\n")
+    with pytest.raises(CollectionInUse, match="trained"):
+        collection.remove()
+    document.refresh_from_db()
+    assert document.chunks.exists()

@@ -12,9 +12,10 @@ from rest_framework.response import Response
 from kb import members
 from kb.api.base import ApiView, CallerRequest, find
 from kb.api.inputs import CollectionChange, CollectionInput, CollectionQuery, MemberInput, RoleInput
-from kb.api.problems import Code
+from kb.api.problems import Code, Problem
 from kb.api.serializers import CollectionSerializer, MemberSerializer
 from kb.models import ApiToken, Collection, Membership, User
+from kb.models.documents import CollectionInUse
 
 READ, MANAGE = (ApiToken.Scope.READ,), (ApiToken.Scope.MANAGE,)
 
@@ -45,6 +46,7 @@ class Collections(ApiView):
 
 class OneCollection(ApiView):
     scopes = {"GET": READ, "PATCH": MANAGE, "DELETE": MANAGE}
+    refusals = {"DELETE": (Code.NOT_NOW,)}
 
     @extend_schema(responses=CollectionSerializer)
     def get(self, request: CallerRequest, pk: int) -> Response:
@@ -63,7 +65,10 @@ class OneCollection(ApiView):
     @extend_schema(responses={204: None})
     def delete(self, request: CallerRequest, pk: int) -> Response:
         """Delete a collection that you own, with its documents, passages and files."""
-        _owned(request.user, pk).remove()
+        try:
+            _owned(request.user, pk).remove()
+        except CollectionInUse as refusal:
+            raise Problem(Code.NOT_NOW, str(refusal)) from refusal
         return Response(status=204)
 
 

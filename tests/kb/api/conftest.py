@@ -11,6 +11,7 @@ from finetune.drafts import Style
 from finetune.models import (
     Activation,
     Adapter,
+    Cleaning,
     Dataset,
     DatasetSnapshot,
     Evaluation,
@@ -20,6 +21,7 @@ from finetune.models import (
     TriageItem,
 )
 from kb import chat
+from kb.files import content_storage
 from kb.models import ApiToken, Collection, Conversation, Document, Job, Message, User
 from tests.kb.api.client import ApiClient, AsyncApiClient
 from tests.kb.views.conftest import static_files_as_they_lie
@@ -176,15 +178,28 @@ def feedback_ids(
 def training_ids(pair_import: PairImport) -> dict[str, int]:
     """The ids of what a run and the evaluation and activation of its adapter leave."""
     dataset = pair_import.dataset
+    stored = content_storage().put(iter([b'{"split": "train"}\n']), max_bytes=100)
     snapshot = DatasetSnapshot.objects.create(
-        dataset=dataset, number=99, job=Job.objects.create(kind=Job.Kind.FREEZE)
+        dataset=dataset,
+        number=99,
+        state=DatasetSnapshot.State.READY,
+        file=stored.name,
+        sha256=stored.sha256,
+        job=Job.objects.create(kind=Job.Kind.FREEZE, state=Job.State.DONE),
     )
     snapshot.audience.add(dataset.collection)
+    cleaning = Cleaning.objects.create(
+        dataset=dataset, job=Job.objects.create(kind=Job.Kind.CLEAN, state=Job.State.DONE)
+    )
+    cluster = dataset.duplicate_clusters.create(kind="exact", key="0", size=1)
     run = TrainingRun.objects.create(snapshot=snapshot, name="First")
     adapter = Adapter.objects.create(run=run, name="first-v1-00000000", audience_size=1)
     adapter.audience.add(dataset.collection)
     job = Job.objects.create(kind=Job.Kind.EVALUATE)
     return {
+        "snapshots": snapshot.pk,
+        "cleanings": cleaning.pk,
+        "duplicates": cluster.pk,
         "runs": run.pk,
         "adapters": adapter.pk,
         "activations": Activation.objects.create(adapter=adapter).pk,

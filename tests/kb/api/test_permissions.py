@@ -41,6 +41,8 @@ BODIES = {
     ("post", "gaps/{id}/merge/"): {"into": 1},
     ("post", "retrieval-questions/"): {"question": "When?", "passage": 1},
     ("post", "datasets/{id}/draftings/"): {},
+    ("post", "datasets/{id}/snapshots/"): {},
+    ("post", "duplicates/{id}/decision/"): {"decision": "kept_all"},
     ("post", "adapters/{id}/activations/"): {"reason": "Better."},
     ("post", "activations/{id}/roll-back/"): {},
     ("put", "datasets/{id}/retrain-rule/"): {"new_pairs": 1},
@@ -75,6 +77,8 @@ def each(operations: list[tuple[str, str]]) -> list[Any]:
 
 
 WITH_ID = [(method, path) for method, path in OPERATIONS if "{id}" in path]
+# These take another snapshot, or one that was really frozen (tests/finetune/api/test_cleaning.py).
+NEEDS_MORE = [("get", "snapshots/{id}/difference/"), ("get", "snapshots/{id}/reproduction/")]
 # What a reader sees but may not do.
 OWNERS_ONLY = [
     (method, path)
@@ -138,7 +142,7 @@ def test_a_foreign_id_answers_exactly_like_a_missing_one(
     assert {k: v for k, v in foreign.items() if k != "Date"} == dict(missing.items())
 
 
-@pytest.mark.parametrize(("method", "path"), each(WITH_ID))
+@pytest.mark.parametrize(("method", "path"), each([o for o in WITH_ID if o not in NEEDS_MORE]))
 def test_an_owner_is_not_refused(
     method: str, path: str, ids: dict[str, int], alice: User, charlie: User
 ) -> None:
