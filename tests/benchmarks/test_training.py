@@ -22,7 +22,7 @@ pytestmark = [
 def task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[training.Task]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    task = training.Task(tmp_path_factory.mktemp("bench"), "tiny", steps=4)
+    task = training.Task(tmp_path_factory.mktemp("bench"), "tiny", steps=12)
     base_model.make(task.base, tiny.own_texts(), vocabulary=600, hidden=32, layers=1, steps=20)
     training.write_data(task.data)
     yield task
