@@ -169,7 +169,7 @@ class ChatCompletionsGenerator:
                     finish_reason = reason or finish_reason
                     if text:
                         pieces += 1
-                        yield TextPart(text)
+                        yield TextPart(text.replace("\0", "\ufffd"))  # no row keeps a NUL
                     if pieces > max_tokens + _SPARE_CHUNKS:
                         finish_reason = "length"
                         break
