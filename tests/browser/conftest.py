@@ -213,6 +213,12 @@ def _visits(browser: Browser, server: str) -> Iterator[Visit]:
     assert visits.errors == []
 
 
+def press(page: Page, key: str) -> None:
+    """Press a key as soon as the page listens; one that a click opened may still be loading."""
+    page.wait_for_load_state()
+    page.keyboard.press(key)
+
+
 Accessible = Callable[[Page], None]
 
 

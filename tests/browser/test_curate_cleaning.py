@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from finetune.models import Dataset, InstructionPair
 from kb.models import Collection, User
-from tests.browser.conftest import DESKTOP, PHONE, Accessible, Visit
+from tests.browser.conftest import DESKTOP, PHONE, Accessible, Visit, press
 from tests.finetune.test_duplicates import clean
 from tests.finetune.test_snapshots import fill, freeze, sentence, write_pair
 from workers import tasks
@@ -55,7 +55,7 @@ def test_duplicates_are_found_and_decided_by_keyboard(
     expect(page.locator("[data-cluster] ins").first).to_have_text("hot")
     accessible(page)
     keep_look(page, "duplicates")
-    page.keyboard.press("j")
+    press(page, "j")
     expect(page.locator("[data-cluster]").first).to_be_focused()
     page.keyboard.press("2")
     expect(page.locator("[data-cluster]").first).to_contain_text("Kept one")

@@ -10,7 +10,7 @@ from finetune import drafting, triage
 from finetune.drafts import Style
 from finetune.models import Dataset, InstructionPair, KnowledgeGap, TriageItem
 from kb.models import Collection, Job, User
-from tests.browser.conftest import PHONE, Accessible, Visit
+from tests.browser.conftest import PHONE, Accessible, Visit, press
 from tests.browser.test_ask import ICE, ask
 from tests.conftest import AddDocument
 
@@ -50,7 +50,7 @@ def test_a_thumbs_down_becomes_an_approved_pair_with_its_passages(
     page.get_by_role("link", name=re.compile("Rated answers")).click()
     page.get_by_role("link", name="When does the glacier melt?").click()
     expect(page.get_by_text("Probably:")).to_contain_text("the answer was wrong")
-    page.keyboard.press("2")
+    press(page, "2")
     page.get_by_role("link", name="Review it").click()
 
     expect(page.locator(".source-passage")).to_contain_text("The glacier melts in late summer.")

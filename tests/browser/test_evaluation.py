@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from finetune.models import Adapter, ArenaVote, Dataset
 from kb.models import Collection, User
-from tests.browser.conftest import PHONE, Accessible, Visit
+from tests.browser.conftest import PHONE, Accessible, Visit, press
 from tests.finetune.answered import adapter_of, answered
 
 pytestmark = pytest.mark.browser
@@ -47,7 +47,7 @@ def test_a_vote_takes_one_key_and_tells_the_names_afterwards(
     assert "adapter_is_left" not in page.content()
     page.keyboard.press("1" if shown.adapter_is_left else "2")
     expect(page.get_by_text("You preferred the adapter.")).to_be_visible()
-    page.keyboard.press("0")
+    press(page, "0")
     expect(page.get_by_text("1 for both alike")).to_be_visible()
     assert sorted(ArenaVote.objects.exclude(verdict="").values_list("verdict", flat=True))[-1] == (
         "tie"

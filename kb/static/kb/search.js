@@ -22,7 +22,7 @@ document.addEventListener("keydown", (event) => {
   next.closest(".hit").scrollIntoView({ block: "nearest" });
   // With the panel open, the source follows the hit; the focus stays in the list.
   if (document.getElementById("source").open) {
-    openSource(next).then(() => next.focus());
+    openSource(next).then((open) => open && next.focus());
   }
 });
 

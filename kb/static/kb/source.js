@@ -1,4 +1,6 @@
 // The source panel on the right (a sheet on narrow screens), and the cards over citations.
+import { isTyping } from "./app.js";
+
 const panel = document.getElementById("source");
 const content = document.getElementById("source-content");
 const card = document.getElementById("hover-card");
@@ -21,6 +23,7 @@ function steps(link) {
 
 const sameSource = (link, other) => link.href === other?.href;
 
+// Resolves to whether the panel is still open, so that the focus may go into it.
 export async function openSource(link) {
   if (!panel.open) opener = link;
   chosen = link;
@@ -40,8 +43,10 @@ export async function openSource(link) {
   if (!panel.open) narrow.matches ? panel.showModal() : panel.show();
   document.body.classList.add("source-open");
   await htmx.ajax("GET", link.href, { target: content, swap: "innerHTML show:none" });
+  if (!panel.open) return false;
   showPassage();
   content.focus({ preventScroll: true });
+  return true;
 }
 
 function showPassage() {
@@ -57,6 +62,8 @@ function closeSource() {
 panel.addEventListener("close", () => {
   document.body.classList.remove("source-open");
   for (const link of document.querySelectorAll("[data-source].is-open")) link.classList.remove("is-open");
+  // This event comes a moment later: who writes in a field by then stays there.
+  if (isTyping(document.activeElement)) return;
   (opener?.isConnected ? opener : document.getElementById("main")).focus();
 });
 content.addEventListener("htmx:afterSwap", (event) => {
@@ -76,7 +83,7 @@ document.addEventListener("click", (event) => {
     const all = steps(chosen);
     const at = all.findIndex((other) => sameSource(other, chosen));
     const next = all[at + Number(step.dataset.step)];
-    if (next) openSource(next).then(() => step.focus());
+    if (next) openSource(next).then((open) => open && step.focus());
   }
   if (event.target.closest("[data-close-source]")) closeSource();
 });
