@@ -303,7 +303,8 @@ def launcher(config: Mapping[str, Any]) -> list[str]:
     processes = settings.TRAIN_PROCESSES
     if processes == 1:
         return [sys.executable, "-m", "finetune.recipe"]
-    options = ["--num_processes", str(processes), "--multi_gpu"]
+    # Any free port: another agent may train on the other cards of this machine.
+    options = ["--num_processes", str(processes), "--multi_gpu", "--main_process_port", "0"]
     if settings.ACCELERATE_CONFIG:
         options = ["--config_file", settings.ACCELERATE_CONFIG]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "finetune.recipe"]

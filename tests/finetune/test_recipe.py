@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -482,24 +483,44 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights() -> None:
     assert outcome["steps_lost"] > 0
 
 
-def test_two_processes_learn_what_one_does(base: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_learn_what_one_does(
+    machines: int, base: Path, data: Path, tmp_path: Path
+) -> None:
+    """With the shipped configurations; both “machines” are this one."""
     _, alone = run(base, data, tmp_path / "alone", epochs=1, batch_size=2, accumulation=2)
     config = tiny.config(base, epochs=1, batch_size=1, accumulation=2)
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**config.to_dict(), "data": data.name, "out": "shared"}))
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "finetune.recipe", str(file)],
-        cwd=tiny.ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        check=True,
-        capture_output=True,
+    shipped = (
+        tiny.ROOT / f"finetune/accelerate/{'one-machine' if machines == 1 else 'two-machines'}.yaml"
     )
+    port = ["--main_process_port", str(_free_port())]
+    launch = ["accelerate.commands.launch", "--config_file", str(shipped), *port]
+    launched = [
+        subprocess.Popen(
+            [sys.executable, "-m", *launch, "--num_processes", "2", "--machine_rank", str(rank),
+             "-m", "finetune.recipe", str(file)],
+            cwd=tiny.ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(machines)
+    ]  # fmt: skip
+    said = [each.communicate(timeout=120)[1].decode() for each in launched]
+    assert [each.returncode for each in launched] == [0] * machines, said
 
     text = (tmp_path / "shared/metrics.jsonl").read_text()
     shared = [json.loads(line) for line in text.splitlines()]
     assert losses(shared) == pytest.approx(losses(alone), abs=1e-4)
     assert len(list((tmp_path / "shared").glob("adapter-v1-*"))) == 1
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.mark.parametrize("path", sorted((tiny.ROOT / "finetune/accelerate").glob("*.yaml")))

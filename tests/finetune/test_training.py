@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 pytest.importorskip("torch")
 
@@ -205,14 +206,37 @@ def test_a_stopped_agent_puts_the_run_back_and_a_cancelled_one_ends(
     assert Job.objects.get(pk=run.job_id).attempts == 0
 
     Job.objects.update(not_before="2020-01-01T00:00Z")
+    reached = run.metrics.count()
     thread = train_in_thread()
-    time.sleep(1)
+    wait_for_step(run, reached + 1)
     assert training.cancel(run, alice)
     thread.join(timeout=120)
     run.refresh_from_db()
     assert run.state == "cancelled"
     assert not hasattr(run, "adapter")
     assert not training.cancel(run, alice)
+
+
+def test_a_run_over_several_processes_is_stopped_and_goes_on(
+    snapshot: DatasetSnapshot, alice: User, base: Path, settings: Settings
+) -> None:
+    settings.TRAIN_PROCESSES = 2
+    run = without_preflight(planned(snapshot, alice, base, epochs=4, patience=0), alice)
+    stop = threading.Event()
+    thread = train_in_thread(stop)
+    wait_for_step(run, 2)
+    stop.set()
+    thread.join(timeout=120)
+    run.refresh_from_db()
+    assert run.state == "queued"
+
+    Job.objects.update(not_before="2020-01-01T00:00Z")
+    train_next()
+    run.refresh_from_db()
+    assert (run.state, run.error) == ("succeeded", "")
+    assert run.manifest["processes"] == 2
+    steps = list(run.metrics.exclude(loss=None).order_by("step").values_list("step", flat=True))
+    assert steps == list(range(1, run.manifest["progress"]["step"] + 1))
 
 
 def test_a_run_whose_agents_all_died_says_so(
