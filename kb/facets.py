@@ -3,19 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 
-from kb.models import User
-from kb.ranking import CONDITIONS, Filters, scope_of
+from kb.ranking import CONDITIONS, Filters, Scope
 
-# Facet -> its filters, and its values for the document `d` (of the collection `c`).
+# Facet -> its filters, and its values and their labels for a document of `counted`.
 _FACETS: dict[str, tuple[tuple[str, ...], str]] = {
-    "collection": (("collection_ids",), "SELECT d.collection_id::text, c.name"),
-    "type": (("media_types",), "SELECT d.media_type, ''"),
-    "language": (("languages",), "SELECT d.language, ''"),
-    "tag": (("tags",), "SELECT tag, tag FROM unnest(d.tags) AS tag"),
-    "year": (("since", "until"), "SELECT extract(year FROM d.updated_at)::text, ''"),
+    "collection": (("collection_ids",), "d.collection_id::text, d.collection"),
+    "type": (("media_types",), "d.media_type, ''"),
+    "language": (("languages",), "d.language, ''"),
+    "tag": (("tags",), "unnest(d.tags), ''"),
+    "year": (("since", "until"), "extract(year FROM d.updated_at)::text, ''"),
 }
 _NAMES = [name for names, _ in _FACETS.values() for name in names]
 MAX_VALUES = 12
@@ -26,11 +24,12 @@ WITH found AS (
      UNION
     SELECT id, document_id FROM kb_chunk
      WHERE id = ANY(%(near)s::bigint[]) AND document_id IN ({scope})),
-counted AS (SELECT document_id, count(*) AS n FROM found GROUP BY document_id)
-SELECT f.facet, f.value, min(f.label), sum(n)::int
-  FROM counted JOIN kb_document d ON d.id = document_id JOIN kb_collection c ON c.id = d.collection_id,
-       LATERAL ({facets}) AS f (facet, value, label)
- WHERE f.value != '' GROUP BY 1, 2 ORDER BY 4 DESC, 2
+counted AS MATERIALIZED (
+    SELECT d.*, c.name AS collection, n
+      FROM (SELECT document_id, count(*) AS n FROM found GROUP BY document_id) AS counts
+      JOIN kb_document d ON d.id = document_id JOIN kb_collection c ON c.id = d.collection_id)
+SELECT facet, value, label, sum(n)::int FROM ({facets}) AS f (facet, value, label, n)
+ WHERE value != '' GROUP BY facet, value, label ORDER BY 4 DESC, 2
 """
 # What people call the formats; other types show what follows the slash.
 _TYPE_LABELS = {
@@ -49,22 +48,20 @@ _TYPE_LABELS = {
 Facets = dict[str, list[tuple[str, str, int]]]
 
 
-def count(
-    user: User | AnonymousUser, filters: Filters, terms: list[int], near: list[int]
-) -> Facets:
+def count(scope: Scope, terms: list[int], near: list[int]) -> Facets:
     """Count passages that hold one of the terms or are among `near`.
 
     Gives for each facet the values that the other filters leave, as (value, label, count), most
     frequent first.
     """
-    unset: dict[str, Any] = dict.fromkeys(_NAMES, ())
-    scope = scope_of(user, replace(filters, **unset))
-    if scope.is_empty:
+    if not terms and not near:
         return {name: [] for name in _FACETS}
-    parameters: dict[str, Any] = {**scope.parameters, **filters.parameters()}
-    parameters |= {"terms": terms, "near": near}
+    filters = scope.filters
+    unset: dict[str, Any] = dict.fromkeys(_NAMES, ())
+    scope = replace(scope, filters=replace(filters, **unset))
+    parameters = scope.parameters | filters.parameters() | {"terms": terms, "near": near}
     selects = [
-        f"SELECT '{name}', v.* FROM ({values}) AS v WHERE {_where(filters, leaving_out=own)}"
+        f"SELECT '{name}', {values}, n FROM counted d WHERE {_where(filters, leaving_out=own)}"
         for name, (own, values) in _FACETS.items()
     ]
     statement = _COUNTS.format(scope=scope.sql, facets=" UNION ALL ".join(selects))
@@ -74,7 +71,7 @@ def count(
     facets: Facets = {name: [] for name in _FACETS}
     for name, value, label, number in rows:
         if len(facets[name]) < MAX_VALUES:
-            facets[name].append((value, label or _label(name, value), number))
+            facets[name].append((value, label or label_of(name, value), number))
     return facets
 
 
@@ -83,7 +80,8 @@ def _where(filters: Filters, *, leaving_out: tuple[str, ...]) -> str:
     return " AND ".join(CONDITIONS[name] for name in names) or "true"
 
 
-def _label(facet: str, value: str) -> str:
+def label_of(facet: str, value: str) -> str:
+    """Say how people call a value that has no name of its own."""
     if facet == "type":
         return _TYPE_LABELS.get(value, value.rpartition("/")[2])
     if facet == "language":

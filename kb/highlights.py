@@ -1,7 +1,6 @@
 """Find the words of a query in passages, and the stretch that shows most of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from django.db import connection
 
@@ -37,34 +36,27 @@ def find_marks(passages: Sequence[tuple[str, str]], terms: Sequence[int]) -> lis
         [(span, (language if is_plain else "", word)) for span, word, is_plain in words.spans(text)]
         for text, language in passages
     ]
-    matching = _matching({form for forms in found for _, form in forms}, terms)
+    wanted, forms = frozenset(terms), {form for forms in found for _, form in forms}
+    terms_of = _terms_of(forms) if wanted else {}
+    matching = {form for form in forms if not wanted.isdisjoint(terms_of.get(form, ()))}
     return [_merged(span for span, form in forms if form in matching) for forms in found]
 
 
-def _matching(forms: set[Form], terms: Sequence[int]) -> set[Form]:
-    if not terms:
-        return set()
-    wanted, terms_of = frozenset(terms), _terms_of(forms)
-    return {form for form in forms if not wanted.isdisjoint(terms_of[form])}
-
-
 def _terms_of(forms: set[Form]) -> dict[Form, list[int]]:
-    """Give the terms that each form is indexed by; PostgreSQL is asked only for unknown forms."""
-    terms_of = {form: _known[form] for form in forms if form in _known}
-    unknown = list(forms - terms_of.keys())
-    if unknown:
-        parameters: dict[str, Any] = {
+    """Give the terms that forms are indexed by; PostgreSQL is asked only for unknown forms."""
+    global _known
+    if len(_known) > _MOST_KNOWN:
+        _known = {}
+    known = _known  # another search may begin anew meanwhile
+    if unknown := [form for form in forms if form not in known]:
+        parameters = {
             "languages": [language for language, _ in unknown],
             "words": [word for _, word in unknown],
         }
         with connection.cursor() as cursor:
             cursor.execute(_TERMS_OF_FORMS, parameters)
-            found = {(language, word): terms for language, word, terms in cursor.fetchall()}
-        if len(_known) > _MOST_KNOWN:
-            _known.clear()
-        _known.update(found)
-        terms_of |= found
-    return terms_of
+            known.update({(language, word): terms for language, word, terms in cursor.fetchall()})
+    return known
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

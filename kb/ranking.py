@@ -13,7 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from kb import languages, words
 from kb.models import Collection, EmbeddingSpace, User
-from kb.models.indexes import received_vector
+from kb.models.indexes import fetch_vectors
 
 # --- What may be seen -------------------------------------------------------------------------
 
@@ -54,14 +54,29 @@ CONDITIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The documents that a search may touch: `sql` selects their ids."""
+    """The documents that a search may touch: those of `readable` collections that pass `filters`.
 
-    sql: str
-    parameters: dict[str, Any]
+    `readable` selects the collections' ids, with `values` as its parameters; "" selects none.
+    """
+
+    readable: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    filters: Filters = Filters()
 
     @property
     def is_empty(self) -> bool:
-        return not self.sql
+        return not self.readable
+
+    @property
+    def sql(self) -> str:
+        """Selects the documents' ids, with `parameters`."""
+        conditions = [CONDITIONS[name] for name in self.filters.parameters()]
+        readable = f"d.collection_id IN ({self.readable})"
+        return f"SELECT d.id FROM kb_document d WHERE {' AND '.join([readable, *conditions])}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.values | self.filters.parameters()
 
 
 def scope_of(user: User | AnonymousUser, filters: Filters) -> Scope:
@@ -70,13 +85,9 @@ def scope_of(user: User | AnonymousUser, filters: Filters) -> Scope:
     try:
         sql, values = readable.sql_with_params()
     except EmptyResultSet:
-        return Scope("", {})
-    parameters = {f"readable_{i}": value for i, value in enumerate(values)}
-    sql = sql % tuple(f"%({name})s" for name in parameters)
-    narrowing = filters.parameters()
-    conditions = [f"d.collection_id IN ({sql})", *(CONDITIONS[name] for name in narrowing)]
-    statement = f"SELECT d.id FROM kb_document d WHERE {' AND '.join(conditions)}"
-    return Scope(statement, parameters | narrowing)
+        return Scope()
+    named = {f"readable_{i}": value for i, value in enumerate(values)}
+    return Scope(sql % tuple(f"%({name})s" for name in named), named, filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +194,7 @@ def vectors_of(
 ) -> dict[int, np.ndarray]:
     """Give the vectors of these passages, where permitted and present."""
     parameters = {**scope.parameters, "space": space.pk, "chunk_ids": list(chunk_ids)}
-    rows = _rows(_VECTORS.format(scope=scope.sql), parameters)
-    return {id_: received_vector(data) for id_, data in rows}
+    return fetch_vectors(_VECTORS.format(scope=scope.sql), parameters)
 
 
 def _text_of(vector: np.ndarray) -> str:
@@ -298,6 +308,29 @@ def matching(
         "also": list(also),
     }
     return dict(_rows(_MATCHED.format(scope=scope.sql) + _BEST, parameters))
+
+
+# --- What is shown ----------------------------------------------------------------------------
+
+_PASSAGES = """
+SELECT c.id AS chunk_id, c.document_id, c.version_id, c.collection_id, o.name AS collection_name,
+       d.title, d.name, d.media_type, d.updated_at, c.heading_path, c.page_first, c.page_last,
+       c.start, c."end", c.text, c.language
+  FROM kb_chunk c JOIN kb_document d ON d.id = c.document_id
+       JOIN kb_collection o ON o.id = d.collection_id
+ WHERE c.id = ANY(%(chunk_ids)s::bigint[]) AND d.id IN ({scope})
+ ORDER BY array_position(%(chunk_ids)s::bigint[], c.id)
+"""
+
+
+def passages_of(scope: Scope, chunk_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Give what a hit shows of these passages, and their language, in this order where permitted."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _PASSAGES.format(scope=scope.sql), scope.parameters | {"chunk_ids": list(chunk_ids)}
+        )
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _rows(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import exp, nan
+from typing import Any
 
 import numpy as np
 from django.contrib.auth.models import AnonymousUser
@@ -13,13 +14,15 @@ from django.contrib.auth.models import AnonymousUser
 from kb import facets, highlights
 from kb.backends import get_backend
 from kb.embedders import EmbeddingError
-from kb.models import Chunk, EmbeddingSpace, User
+from kb.models import EmbeddingSpace, User
 from kb.ranking import (
     Filters,
     QueryWords,
+    Scope,
     extent_of,
     matching,
     nearest,
+    passages_of,
     read_query,
     scope_of,
     vectors_of,
@@ -97,6 +100,7 @@ class Ranking:
     similarity: dict[int, float] = field(default_factory=dict)
     text: dict[int, float] = field(default_factory=dict)
     words: QueryWords = field(default_factory=QueryWords)
+    scope: Scope = Scope()
     took_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -110,7 +114,7 @@ def search(
 ) -> list[Hit]:
     """Find the passages the user may read that answer the query best, best first."""
     ranking = rank(user, query, filters=filters)
-    return _hits(user, ranking, list(ranking.fused)[offset : offset + limit])
+    return _hits(ranking, list(ranking.fused)[offset : offset + limit])
 
 
 def search_page(
@@ -124,19 +128,18 @@ def search_page(
     """Search with the number of hits and what each filter would leave."""
     ranking = rank(user, query, filters=filters, depth=MATCHING_FOR_PAGES)
     clock = Clock()
-    found = [id_ for id_ in ranking.fused if id_ in ranking.text or _is_near(id_, ranking)]
-    hits = _hits(user, ranking, found[offset : offset + limit])
+    enough = NEAR_SHARE * max(ranking.similarity.values(), default=0.0)
+    found = [
+        id_
+        for id_ in ranking.fused
+        if id_ in ranking.text or ranking.similarity.get(id_, -1.0) >= enough
+    ]
+    hits = _hits(ranking, found[offset : offset + limit])
     clock.lap("rows")
     near = [id_ for id_ in found if id_ not in ranking.text]
-    counts = facets.count(user, filters, ranking.words.terms, near)
+    counts = facets.count(ranking.scope, ranking.words.terms, near)
     clock.lap("facets")
     return Results(hits, len(found), counts, ranking.took_ms | clock.took_ms)
-
-
-def _is_near(chunk_id: int, ranking: Ranking) -> bool:
-    """Say whether a passage without a word of the query is near enough to count as found."""
-    nearest_one = max(ranking.similarity.values(), default=0.0)
-    return ranking.similarity.get(chunk_id, -1.0) >= NEAR_SHARE * nearest_one
 
 
 def rank(
@@ -152,11 +155,11 @@ def rank(
     not among the first MATCHING of these, come last. Without an embedding model at hand the words
     alone decide.
     """
-    query = _readable(query)
-    scope = scope_of(user, filters)
+    query, scope = _readable(query), scope_of(user, filters)
+    ranking = Ranking(scope=scope)
     if not query or scope.is_empty:
-        return Ranking()
-    clock, ranking, extent = Clock(), Ranking(), extent_of(scope)
+        return ranking
+    clock, extent = Clock(), extent_of(scope)
     clock.lap("extent")
     vector, space = _embed(query)
     clock.lap("embed")
@@ -233,9 +236,14 @@ def smooth(scores: Mapping[int, float], vectors: Mapping[int, np.ndarray]) -> di
     own = np.array([scores[id_] for id_ in ids])  # (N,)
     alike = matrix @ matrix.T  # (N, N)
     np.fill_diagonal(alike, -np.inf)
-    nearest_to = np.argpartition(-alike, neighbours - 1, axis=1)[:, :neighbours]
-    weights = np.maximum(np.take_along_axis(alike, nearest_to, axis=1), 1e-6)
-    around = (weights * own[nearest_to]).sum(axis=1) / weights.sum(axis=1)
+    every, around, weights = np.arange(len(ids)), np.zeros(len(ids)), np.zeros(len(ids))
+    for _ in range(neighbours):  # a tenth of the time that argpartition takes
+        best = alike.argmax(axis=1)
+        weight = np.maximum(alike[every, best], 1e-6)
+        around += weight * own[best]
+        weights += weight
+        alike[every, best] = -np.inf
+    around /= weights
     smoothed = (1 - FROM_NEIGHBOURS) * own + FROM_NEIGHBOURS * around
     return dict(scores) | dict(zip(ids, smoothed.tolist(), strict=True))
 
@@ -247,40 +255,21 @@ def _ordered(scores: Mapping[int, float], text: Mapping[int, float]) -> dict[int
     return dict(best_first) | {id_: 0.0 for id_ in text if id_ not in shares}
 
 
-def _hits(user: User | AnonymousUser, ranking: Ranking, ids: list[int]) -> list[Hit]:
-    chunks = (
-        Chunk.objects.visible_to(user)
-        .select_related("document", "collection")
-        .defer("document__tags", "collection__description")
-        .in_bulk(ids)
-    )
-    found = [chunks[id_] for id_ in ids if id_ in chunks]
-    marks = highlights.find_marks([(c.text, c.language) for c in found], ranking.words.terms)
-    return [_hit(chunk, ranking, spans) for chunk, spans in zip(found, marks, strict=True)]
+def _hits(ranking: Ranking, ids: list[int]) -> list[Hit]:
+    found = passages_of(ranking.scope, ids) if ids else []
+    passages = [(passage["text"], passage.pop("language")) for passage in found]
+    marks = highlights.find_marks(passages, ranking.words.terms)
+    return [_hit(passage, ranking, spans) for passage, spans in zip(found, marks, strict=True)]
 
 
-def _hit(chunk: Chunk, ranking: Ranking, marks: list[highlights.Span]) -> Hit:
-    document = chunk.document
-    snippet_start, snippet_end = highlights.best_snippet(chunk.text, marks)
+def _hit(passage: dict[str, Any], ranking: Ranking, marks: list[highlights.Span]) -> Hit:
+    chunk_id = passage["chunk_id"]
+    snippet_start, snippet_end = highlights.best_snippet(passage["text"], marks)
     return Hit(
-        chunk_id=chunk.pk,
-        document_id=document.pk,
-        version_id=chunk.version_id,
-        collection_id=chunk.collection_id,
-        collection_name=chunk.collection.name,
-        title=document.title,
-        name=document.name,
-        media_type=document.media_type,
-        updated_at=document.updated_at,
-        heading_path=tuple(chunk.heading_path),
-        page_first=chunk.page_first,
-        page_last=chunk.page_last,
-        start=chunk.start,
-        end=chunk.end,
-        text=chunk.text,
-        score=ranking.fused[chunk.pk],
-        similarity=ranking.similarity.get(chunk.pk, nan),
-        text_score=ranking.text.get(chunk.pk, 0.0),
+        **passage | {"heading_path": tuple(passage["heading_path"])},
+        score=ranking.fused[chunk_id],
+        similarity=ranking.similarity.get(chunk_id, nan),
+        text_score=ranking.text.get(chunk_id, 0.0),
         marks=tuple(marks),
         snippet_start=snippet_start,
         snippet_end=snippet_end,

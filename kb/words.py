@@ -19,10 +19,11 @@ _UNSPACED = re.compile(
 )
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 # Words joined by signs (max_upload_mb, foo.bar, a/b, e-mail, ann@example.org), 1,000, C++ and C#.
+# Tried only where a word begins, and "++" gives nothing back: a shorter piece could not match.
 _JOINED = re.compile(
     r"\d{1,3}(?:,\d{3})+(?![\d,])"
-    r"|[^\W_]+(?:_*(?:::|->|[.\-/:@#\\])_*[^\W_]+|_+[^\W_]+)+"
-    r"|\b[A-Za-z]+\+\+|\b[A-Za-z]#(?!\w)"
+    r"|(?<![^\W_])(?:[^\W_]++(?:_*+(?:::|->|[.\-/:@#\\])_*+[^\W_]++|_++[^\W_]++)++"
+    r"|\b[A-Za-z]++\+\+|\b[A-Za-z]#(?!\w))"
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
 _SIGNS = re.compile(r"[\W_]+")

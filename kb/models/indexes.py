@@ -140,7 +140,7 @@ class EmbeddingQuerySet(models.QuerySet["Embedding"]):
               FROM kb_chunk c JOIN kb_embedding e ON e.chunk_id = c.id
              WHERE c.text_hash = ANY(%s) AND e.space_id = %s
         """
-        return _vectors(statement, [list(set(hashes)), space.pk])
+        return fetch_vectors(statement, [list(set(hashes)), space.pk])
 
 
 class Embedding(models.Model):
@@ -175,7 +175,7 @@ class PendingVectorQuerySet(models.QuerySet["PendingVector"]):
             SELECT text_hash, vector_send(vector) FROM kb_pendingvector
              WHERE job_id = %s AND space_id = %s
         """
-        return _vectors(statement, [job.pk, space.pk])
+        return fetch_vectors(statement, [job.pk, space.pk])
 
 
 class PendingVector(models.Model):
@@ -228,15 +228,15 @@ def _copy_binary(
     return signature + flags_and_extension + rows.tobytes() + trailer
 
 
-def _vectors(statement: str, parameters: list[Any]) -> dict[str, np.ndarray]:
+def fetch_vectors(statement: str, parameters: Any) -> dict[Any, np.ndarray]:
+    """Read rows of a key and what `vector_send` gives: sizes in four bytes, then the numbers."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        return {key: received_vector(data) for key, data in cursor.fetchall()}
-
-
-def received_vector(data: bytes) -> np.ndarray:
-    """Read what PostgreSQL's `vector_send` gives: size and two unused bytes, then the numbers."""
-    return np.frombuffer(data, ">f4", offset=4).astype(np.float32)
+        rows = cursor.fetchall()
+    if not rows:
+        return {}
+    received = np.frombuffer(b"".join(data for _, data in rows), ">f4").reshape(len(rows), -1)
+    return dict(zip((key for key, _ in rows), received[:, 1:].astype(np.float32), strict=True))
 
 
 _INDEX = """

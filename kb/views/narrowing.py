@@ -1,6 +1,6 @@
 """What narrows a search, as query strings and forms say it: read, kept, and shown as chips."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -77,13 +77,13 @@ def narrowing_of(values: QueryDict, user: User) -> Narrowing:
     year = values.get("year", "")
     since, until = (f"{year}-01-01", f"{year}-12-31") if year else ("", "")
     return Narrowing(
-        collections=_rows(Collection.objects.readable_by(user), _ids(values.getlist("collection"))),
+        collections=_rows(Collection.objects.readable_by, user, _ids(values.getlist("collection"))),
         media_types=_media_types(values.getlist("type")),
         languages=_words(values.getlist("language")),
         tags=_words(tag for field in values.getlist("tag") for tag in field.split(",")),
         since=_date(values.get("since") or since),
         until=_date(values.get("until") or until),
-        documents=_rows(Document.objects.visible_to(user), _ids(values.getlist("document"))),
+        documents=_rows(Document.objects.visible_to, user, _ids(values.getlist("document"))),
     )
 
 
@@ -98,7 +98,7 @@ def narrowing_kept(conversation: Conversation) -> Narrowing:
         tags=tuple(kept.get("tags", ())),
         since=_date(kept.get("since")),
         until=_date(kept.get("until")),
-        documents=_rows(Document.objects.visible_to(user), kept.get("document_ids", [])),
+        documents=_rows(Document.objects.visible_to, user, kept.get("document_ids", [])),
     )
 
 
@@ -118,8 +118,8 @@ def keep_narrowing(conversation: Conversation, narrowing: Narrowing) -> None:
     conversation.collections.set(narrowing.collections)
 
 
-def _rows(visible: Any, ids: list[int]) -> tuple[Any, ...]:
-    return tuple(visible.filter(pk__in=ids).order_by("pk")) if ids else ()
+def _rows(visible_to: Callable[[User], Any], user: User, ids: list[int]) -> tuple[Any, ...]:
+    return tuple(visible_to(user).filter(pk__in=ids).order_by("pk")) if ids else ()
 
 
 def _ids(values: Iterable[str]) -> list[int]:

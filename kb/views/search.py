@@ -11,11 +11,10 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
-from kb import search
-from kb.models import Collection
+from kb import facets, search
 from kb.search import Hit, Results
 from kb.views.context import scope
-from kb.views.narrowing import narrowing_of
+from kb.views.narrowing import Narrowing, narrowing_of
 from kb.views.requests import PersonRequest, number_in
 
 HITS_A_PAGE = 10
@@ -55,8 +54,7 @@ def search_page(request: PersonRequest) -> HttpResponse:
     chosen = scope(request)
     if chosen and not narrowing.collections:
         narrowing = replace(narrowing, collections=(chosen,))
-    readable = Collection.objects.readable_by(request.user).exists
-    context = {"q": query, "narrowing": narrowing, "may_read_any": readable}
+    context: dict[str, object] = {"q": query, "narrowing": narrowing}
     if query:
         page = _page_number(request)
         found = search.search_page(
@@ -66,7 +64,7 @@ def search_page(request: PersonRequest) -> HttpResponse:
             limit=HITS_A_PAGE,
             offset=(page - 1) * HITS_A_PAGE,
         )
-        context |= _found(request, found, page)
+        context |= _found(request, narrowing, found, page)
     return render(request, _template(request), context)
 
 
@@ -79,7 +77,9 @@ def _page_number(request: PersonRequest) -> int:
     return min(LAST_PAGE, max(1, number_in(request.GET.get("page", "")) or 1))
 
 
-def _found(request: PersonRequest, found: Results, page: int) -> dict[str, object]:
+def _found(
+    request: PersonRequest, narrowing: Narrowing, found: Results, page: int
+) -> dict[str, object]:
     pages = Paginator(range(min(found.total, LAST_PAGE * HITS_A_PAGE)), HITS_A_PAGE)
     documents = list(dict.fromkeys(hit.document_id for hit in found.hits))[:ASKED_ABOUT]
     return {
@@ -90,7 +90,7 @@ def _found(request: PersonRequest, found: Results, page: int) -> dict[str, objec
         "facets": [
             (name, label, choices)
             for name, label in FACETS.items()
-            if len(choices := _choices(request, found, name)) > 1
+            if len(choices := _choices(found, name, _chosen(request, narrowing, name))) > 1
             or any(choice.is_chosen for choice in choices)
         ],
         "documents": documents,
@@ -98,15 +98,23 @@ def _found(request: PersonRequest, found: Results, page: int) -> dict[str, objec
     }
 
 
-def _choices(request: PersonRequest, found: Results, facet: str) -> list[Choice]:
+def _chosen(request: PersonRequest, narrowing: Narrowing, facet: str) -> list[str]:
+    """Give what is chosen of a facet; a word such as "pdf" stands for its media types."""
+    return list(narrowing.media_types) if facet == "type" else request.GET.getlist(facet)
+
+
+def _choices(found: Results, facet: str, chosen: list[str]) -> list[Choice]:
     """Give a facet's values with their counts; chosen ones stay though nothing is left of them."""
-    chosen = request.GET.getlist(facet)
     counted = [
         Choice(value, label, count, value in chosen)
         for value, label, count in found.facets.get(facet, [])
     ]
     values = {choice.value for choice in counted}
-    gone = [Choice(value, value, 0, True) for value in chosen if value and value not in values]
+    gone = [
+        Choice(value, facets.label_of(facet, value), 0, True)
+        for value in chosen
+        if value and value not in values
+    ]
     return counted + ([] if facet == "collection" else gone)
 
 
