@@ -234,9 +234,11 @@ def train(run: "TrainingRun", steps: Steps) -> "Adapter":
 
 
 def evaluate(adapter: "Adapter", steps: Steps) -> None:
+    from finetune import evaluation
     from finetune.models import Evaluation
     from kb.models import Job
 
+    evaluation.start_missing()  # the agent does it in each round
     agent_works(Job.Kind.EVALUATE)
     found: Evaluation = adapter.evaluations.get()
     for line in found.gate.get("lines", []):

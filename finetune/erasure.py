@@ -1,8 +1,9 @@
 """What was learned from a document or a person, and how that is undone.
 
 A model cannot forget a row. So the pairs turn stale, which keeps them out of the next snapshot; the
-adapters that saw them are marked, which closes their gate; and a run on a new snapshot replaces
-them. Snapshots are frozen: they are named, and deleted with their data set.
+adapters that saw them are marked, which closes their gate; a run on a new snapshot replaces them;
+and their words go from evaluations and the arena. Snapshots are frozen: they are named, and deleted
+with their data set.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from finetune import activation, snapshots, staleness
+from finetune import activation, evaluation, snapshots, staleness
 from finetune.models import (
     Adapter,
     AuditEvent,
@@ -38,11 +39,12 @@ class Subject:
 class Traces:
     """What learned from a subject, as far as the asking person owns it.
 
-    `speaking`: names of the adapters that may answer somebody now. `datasets`: to train again.
+    `rows`: of the snapshots. `speaking`: names of the adapters that may answer somebody now. `datasets`: to train again.
     """
 
     subject: Subject
     pairs: QuerySet[InstructionPair]
+    rows: QuerySet[SnapshotRow]
     snapshots: QuerySet[DatasetSnapshot]
     adapters: QuerySet[Adapter]
     speaking: list[str]
@@ -95,15 +97,17 @@ def trace(subject: Subject, user: User) -> Traces:
             pk__in=SnapshotRow.objects.filter(learned).values("snapshot")
         )
     frozen = frozen.filter(dataset__collection__in=owned)
+    rows = SnapshotRow.objects.filter(learned, snapshot__in=frozen)
     # The test part is asked, not learned.
-    rows = SnapshotRow.objects.filter(learned).exclude(split=SnapshotRow.Split.TEST)
+    taught = rows.exclude(split=SnapshotRow.Split.TEST)
     adapters = Adapter.objects.filter(run__snapshot__in=frozen).filter(
-        Q(run__snapshot__in=rows.values("snapshot")) | Q(run__snapshot__in=beside)
+        Q(run__snapshot__in=taught.values("snapshot")) | Q(run__snapshot__in=beside)
     )
     speaking = activation.speaking_names()
     return Traces(
         subject,
         pairs.order_by("pk"),
+        rows,
         frozen.select_related("dataset").order_by("dataset", "number"),
         adapters.select_related("run__snapshot__dataset__collection").order_by("pk"),
         sorted(set(adapters.values_list("name", flat=True)) & speaking),
@@ -143,6 +147,8 @@ def erase(subject: Subject, user: User, *, reason: str) -> Erased:
         stale += InstructionPair.objects.filter(pk__in=keys, state=State.SUGGESTED).update(
             state=State.STALE, stale_reason=sentence
         )
+        # Also of pairs that were deleted since.
+        evaluation.forget({*keys, *found.rows.values_list("pair_id", flat=True)})
         note = f"It learned from {_named(subject)}, which was erased. Train it again."
         marked = [adapter for adapter in found.adapters if note not in adapter.erasure_note]
         for adapter in marked:

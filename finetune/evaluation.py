@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ from finetune import gate, judging, metrics, snapshots, suites
 from finetune.gate import InvalidRules, Rules
 from finetune.models import (
     Adapter,
+    ArenaVote,
     AuditEvent,
     Dataset,
     DatasetSnapshot,
     Evaluation,
     EvaluationItem,
+    InstructionPair,
     SnapshotRow,
     TrainingRun,
 )
@@ -99,11 +101,36 @@ def start(adapter: Adapter, user: User | None) -> Evaluation:
     return made
 
 
-def start_after(job: Job) -> None:
-    """Queue the evaluation of what a training job has left, if it has left an adapter."""
-    adapter = Adapter.objects.filter(run__job=job, evaluations=None).first()
-    if adapter is not None:
+def start_missing() -> int:
+    """Queue an evaluation of each adapter that never had one; gives their number."""
+    found = Adapter.objects.filter(evaluations=None).select_related("run__created_by")
+    for adapter in found:
         start(adapter, adapter.run.created_by)
+    return len(found)
+
+
+def end_exhausted() -> int:
+    """End evaluations whose last allowed agent died; gives their number."""
+    dead = Evaluation.objects.filter(
+        state__in=[Evaluation.State.QUEUED, Evaluation.State.RUNNING],
+        job__state=Job.State.FAILED,
+    )
+    return dead.update(state=Evaluation.State.FAILED, finished_at=timezone.now())
+
+
+def forget(pairs: Collection[int]) -> int:
+    """Take the words out of what was asked about these pairs; scores stay. Gives the answers' number.
+
+    Answers of an arena are found by their question.
+    """
+    items = EvaluationItem.objects.filter(pair_id__in=pairs).exclude(question="")
+    votes = ArenaVote.objects.filter(
+        adapter__evaluations__items__in=items, question__in=items.values("question")
+    )
+    with transaction.atomic():
+        votes.filter(verdict="").delete()
+        votes.update(question="", left="", right="")
+        return items.update(question="", expected="", output="")
 
 
 # --- The journey ---------------------------------------------------------------------------------
@@ -181,9 +208,16 @@ def _spread(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
 
 
 def _test_lines(snapshot: DatasetSnapshot) -> list[dict[str, Any]]:
+    """Give the test part, without pairs that turned stale since: their answers are no measure."""
     with snapshot.file.open("rb") as file:
         lines = (json.loads(line) for line in file if line.strip())
-        return [line for line in lines if line.get("split") == "test"]
+        asked = [line for line in lines if line.get("split") == "test"]
+    stale = InstructionPair.objects.filter(
+        pk__in=[line["pair"] for line in asked if "pair" in line],
+        state=InstructionPair.State.STALE,
+    )
+    left_out = set(stale.values_list("pk", flat=True))
+    return [line for line in asked if line.get("pair") not in left_out]
 
 
 def _regression_lines(adapter: Adapter) -> list[dict[str, Any]]:

@@ -281,7 +281,7 @@ class FreezeForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         if cleaned.get("train", 0) + cleaned.get("validation", 0) > 100:
-            raise forms.ValidationError(_("Training and validation are more than 100 % together."))
+            raise forms.ValidationError(_("Training and validation are more than 100% together."))
         return cleaned
 
 

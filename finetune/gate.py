@@ -99,7 +99,7 @@ def _lines(results: Mapping[str, Any], rules: Rules) -> Iterator[Line]:
 
 def _better(test: Mapping[str, Any], rules: Rules) -> Line:
     passed = test["difference"] > 0 and test["low"] > -rules.margin
-    interval = f"95 % interval {_signed(test['low'])} to {_signed(test['high'])}"
+    interval = f"95% interval {_signed(test['low'])} to {_signed(test['high'])}"
     sentence = (
         f"{WRITTEN[rules.metric]} with sources changed by {_signed(test['difference'])} points"
         f" ({interval}, p = {p_in_words(test['p'])}, {test['n']} questions)"

@@ -17,7 +17,17 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from finetune import activation, guard, queueing, retraining, snapshots, staleness, training, triage
+from finetune import (
+    activation,
+    evaluation,
+    guard,
+    queueing,
+    retraining,
+    snapshots,
+    staleness,
+    training,
+    triage,
+)
 from kb import chat, ingestion
 from kb.files import content_storage
 from kb.models import Job
@@ -37,6 +47,7 @@ def sweep(queue: Redis) -> None:
     activation.end_abandoned()
     snapshots.end_exhausted()
     training.end_exhausted()
+    evaluation.end_exhausted()
     chat.end_abandoned()
     hint_waiting(queue)
 

@@ -18,14 +18,9 @@ logger = logging.getLogger(__name__)
 IDLE_S = 2.0
 
 
-def _train(job: Job, stop: threading.Event) -> None:
-    training.train(job, stop=stop)
-    evaluation.start_after(job)
-
-
 JOURNEYS: dict[str, Callable[[Job, threading.Event], None]] = {
     Job.Kind.PREFLIGHT: lambda job, stop: training.preflight(job),
-    Job.Kind.TRAIN: _train,
+    Job.Kind.TRAIN: lambda job, stop: training.train(job, stop=stop),
     Job.Kind.EVALUATE: lambda job, stop: evaluation.evaluate(job, stop=stop),
 }
 
@@ -40,6 +35,7 @@ def run(stop: threading.Event) -> None:
     """Work until told to stop; a database that is away is waited for."""
     while not stop.is_set():
         try:
+            evaluation.start_missing()
             if not sum(work_on_next(kind, stop) for kind in JOURNEYS):
                 stop.wait(IDLE_S)
         except DatabaseError as error:

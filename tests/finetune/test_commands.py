@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from finetune.management.commands import import_pairs
+from finetune.management import waiting
 from finetune.models import Dataset
 from kb.models import Job, User
 from workers import tasks
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work while the command waits."""
-    monkeypatch.setattr(import_pairs.time, "sleep", lambda _: tasks.work_on_next(Job.Kind.IMPORT))
+    monkeypatch.setattr(waiting.time, "sleep", lambda _: tasks.work_on_next(Job.Kind.IMPORT))
 
 
 def run(command: str, *arguments: object, **options: object) -> str:

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from finetune.management.commands import draft_pairs
+from finetune.management import waiting
 from finetune.models import InstructionPair
 from kb.models import Collection, Job, User
 from tests.conftest import AddDocument
@@ -19,7 +19,7 @@ def documents(
     collection: Collection, add_document: AddDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_document("notes.md", page(1))
-    monkeypatch.setattr(draft_pairs.time, "sleep", lambda _: tasks.work_on_next(Job.Kind.DRAFT))
+    monkeypatch.setattr(waiting.time, "sleep", lambda _: tasks.work_on_next(Job.Kind.DRAFT))
 
 
 def run(**options: object) -> str:

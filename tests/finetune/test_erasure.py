@@ -3,8 +3,17 @@
 import pytest
 
 from finetune import activation, erasure
-from finetune.models import Adapter, AuditEvent, Dataset, InstructionPair, TrainingRun
-from kb.models import Collection, User
+from finetune.models import (
+    Adapter,
+    ArenaVote,
+    AuditEvent,
+    Dataset,
+    Evaluation,
+    EvaluationItem,
+    InstructionPair,
+    TrainingRun,
+)
+from kb.models import Collection, Job, User
 from tests.conftest import AddDocument
 from tests.finetune import rated
 from tests.finetune.test_snapshots import freeze, write_pair
@@ -71,6 +80,39 @@ def test_one_action_turns_pairs_stale_and_closes_the_gate(
     assert again == erasure.Erased(0, [])
     learned.refresh_from_db()
     assert learned.erasure_note.count("a.md") == 1
+
+
+def test_the_words_go_from_evaluations_and_the_arena_and_the_scores_stay(
+    learned: Adapter, alice: User
+) -> None:
+    job = Job.objects.create(kind=Job.Kind.EVALUATE, state=Job.State.DONE)
+    made = Evaluation.objects.create(adapter=learned, job=job, state="done")
+    rows = learned.run.snapshot.rows
+    erased, kept = rows.get(pair__instruction="When does ice 1 melt?"), rows.first()
+    deleted = rows.get(pair__instruction="When does ice 3 melt?").pair
+    for place, pair in enumerate((erased.pair, deleted, kept.pair)):
+        EvaluationItem.objects.create(
+            evaluation=made, cell="base", position=place, pair_id=pair.pk,
+            question=pair.instruction, expected=pair.output, output="No idea.", scores={"f1": 0.5},
+        )  # fmt: skip
+        for verdict in ("left", ""):
+            ArenaVote.objects.create(
+                adapter=learned, question=pair.instruction, left="No idea.", right="In June.",
+                adapter_is_left=True, verdict=verdict, voter=alice,
+            )  # fmt: skip
+    InstructionPair.objects.filter(pk=deleted.pk).delete()
+    [subject] = erasure.find_documents(alice, "7")
+
+    erasure.erase(subject, alice, reason="The author asked.")
+
+    words = made.items.order_by("position").values_list("question", "expected", "output")
+    assert list(words[:2]) == [("", "", "")] * 2
+    assert words[2] == ("When does ice 0 melt?", "Ice 0 melts in month 0.", "No idea.")
+    assert {item.scores["f1"] for item in made.items.all()} == {0.5}
+    votes = ArenaVote.objects.order_by("pk").values_list("verdict", "question")
+    assert list(votes) == [
+        ("left", ""), ("left", ""), ("left", "When does ice 0 melt?"), ("", "When does ice 0 melt?"),
+    ]  # fmt: skip
 
 
 def test_what_was_only_asked_in_the_test_was_not_learned(

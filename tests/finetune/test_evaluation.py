@@ -18,6 +18,7 @@ from pytest_django import Settings
 
 from finetune import base_model, evaluation
 from finetune.models import Adapter, Dataset, Evaluation, InstructionPair, PairSource
+from kb import ingestion
 from kb.models import Collection, Job, User
 from tests.finetune import answered, evaluated, tiny
 
@@ -242,12 +243,45 @@ def test_the_regression_set_holds_what_everybody_served_may_read(
     assert [len(each.plain) for each in asked if each.suite == "regression"] == [1]
 
 
-def test_an_evaluation_that_waits_is_given_back(
+def test_each_adapter_is_evaluated_once_by_itself(
     dataset: Dataset, base: Path, good: Path, alice: User
 ) -> None:
     adapter = evaluated.registered(dataset, base, good, evaluated.rows(1, "test"))
-    assert adapter.run.job is not None
-    evaluation.start_after(adapter.run.job)
+    assert evaluation.start_missing() == 1
     assert evaluation.start(adapter, alice) == Evaluation.objects.get()
-    evaluation.start_after(adapter.run.job)
+    assert evaluation.start_missing() == 0
     assert Adapter.objects.get().evaluations.count() == 1
+
+
+def test_an_evaluation_whose_agents_all_died_says_so(
+    dataset: Dataset, base: Path, good: Path, alice: User
+) -> None:
+    adapter = evaluated.registered(dataset, base, good, evaluated.rows(1, "test"))
+    made = evaluation.start(adapter, alice)
+    Evaluation.objects.update(state="running")
+    Job.objects.filter(pk=made.job_id).update(
+        state="running", attempts=5, lease_until="2020-01-01T00:00Z"
+    )
+    assert ingestion.fail_exhausted() == 1
+    assert evaluation.end_exhausted() == 1
+    made.refresh_from_db()
+    assert made.state == "failed"
+    assert made.finished_at is not None
+
+
+def test_a_pair_that_turned_stale_is_no_longer_asked(
+    dataset: Dataset, base: Path, good: Path
+) -> None:
+    pairs = [
+        InstructionPair.objects.create(
+            dataset=dataset, collection=dataset.collection, origin="typed", state=state,
+            content_hash=state, instruction=f"{state}?", output="Red.",
+        )
+        for state in ("approved", "stale")
+    ]  # fmt: skip
+    lines = evaluated.rows(2, "test")
+    for line, pair in zip(lines, pairs, strict=True):
+        line["pair"] = pair.pk
+    adapter = evaluated.registered(dataset, base, good, lines)
+    asked = evaluation.questions(adapter, evaluation.Rules())
+    assert [each.pair_id for each in asked if each.suite == "test"] == [pairs[0].pk]

@@ -51,7 +51,7 @@ def test_a_better_adapter_passes_with_a_sentence_for_each_demand() -> None:
         "Injection", "Jailbreak", "Bias", "Stop token",
     ]  # fmt: skip
     assert decided["lines"][0]["sentence"] == (
-        "Token F1 with sources changed by +12.0 points (95 % interval +5.0 to +20.0, p = 0.010,"
+        "Token F1 with sources changed by +12.0 points (95% interval +5.0 to +20.0, p = 0.010,"
         " 40 questions)."
     )
 

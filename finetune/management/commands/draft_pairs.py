@@ -1,6 +1,5 @@
 """Draft pairs from the passages of a collection into a data set, with progress."""
 
-import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -9,12 +8,10 @@ from django.core.management.base import BaseCommand, CommandError
 from finetune import drafting
 from finetune.drafting import Choice
 from finetune.drafts import Style
-from finetune.management import people
+from finetune.management import people, waiting
 from finetune.models import Drafting
-from kb.models import Document, Job
+from kb.models import Document
 from workers import tasks
-
-POLL_S = 0.5
 
 
 class Command(BaseCommand):
@@ -66,16 +63,11 @@ class Command(BaseCommand):
             self._wait(run)
 
     def _wait(self, run: Drafting) -> None:
-        shown = -1
-        while True:
-            run = Drafting.objects.select_related("job").get(pk=run.pk)
-            if run.written != shown:
-                shown = run.written
-                self.stdout.write(f"{run.written:,} of {run.wanted:,} pairs")
-            if run.job.is_final:
-                break
-            time.sleep(POLL_S)
+        def written(_: object) -> str:
+            run.refresh_from_db()
+            return f"{run.written:,} of {run.wanted:,} pairs"
+
+        waiting.wait(run.job, self.stdout.write, written)
         for problem, count in sorted(run.problems.items()):
             self.stdout.write(f"{count:,} left out: {problem}")
-        if run.job.state != Job.State.DONE:
-            raise CommandError(run.job.error or "The run was stopped.")
+        waiting.insist(run.job)

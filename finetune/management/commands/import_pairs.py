@@ -1,6 +1,5 @@
 """Bring the pairs of a file into a data set, with progress and every bad row named."""
 
-import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ from django.core.management.base import BaseCommand, CommandError
 
 from finetune import importing
 from finetune.formats import FIELDS
-from finetune.management import people
+from finetune.management import people, waiting
 from finetune.models import PairImport
-from kb.models import Job
 from kb.models.documents import UploadRefused
 from workers import tasks
 
-POLL_S = 0.5
 SHOWN_PROBLEMS = 20
 
 
@@ -83,15 +80,8 @@ class Command(BaseCommand):
 
     def _wait(self, made: PairImport, problems: Path | None) -> None:
         assert made.job is not None
-        shown = -1
-        while True:
-            job = Job.objects.get(pk=made.job.pk)
-            if job.percent != shown:
-                shown = job.percent
-                self.stdout.write(f"{shown} % read")
-            if job.is_final:
-                break
-            time.sleep(POLL_S)
+        waiting.wait(made.job, self.stdout.write, lambda job: f"{job.percent} % read")
+        job = made.job
         made.refresh_from_db()
         self.stdout.write(f"pairs in: {made.imported_count:,}")
         self.stdout.write(f"rows left out: {made.problem_count:,}")
@@ -100,5 +90,4 @@ class Command(BaseCommand):
         if problems:
             with problems.open("wb") as target:
                 target.writelines(importing.problem_lines(made))
-        if job.state != Job.State.DONE:
-            raise CommandError(job.error or "The import was cancelled.")
+        waiting.insist(job)
