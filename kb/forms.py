@@ -278,6 +278,12 @@ class SignInForm(AuthenticationForm):
         "inactive": _("This username and this password do not belong together."),
     }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.data.get("username"):  # refused: the name stays, the password is typed again
+            del self.fields["username"].widget.attrs["autofocus"]
+            self.fields["password"].widget.attrs["autofocus"] = True
+
     def clean(self) -> dict[str, Any]:
         name = self.cleaned_data.get("username", "").casefold()
         assert self.request is not None  # the page of signing in gives it

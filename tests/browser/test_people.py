@@ -42,6 +42,7 @@ def test_an_invitation_leads_to_a_password_and_in(
     again.get_by_label("Password").fill("a glacier in spring")
     again.get_by_role("button", name="Sign in").click()
     expect(again.get_by_role("alert")).to_contain_text("do not belong together")
+    expect(again.get_by_label("Password")).to_be_focused()
     again.get_by_label("Password").fill("a glacier in summer")
     again.get_by_role("button", name="Sign in").click()
     expect(again.get_by_role("heading", level=1)).to_have_text("Documents")

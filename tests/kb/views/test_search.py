@@ -87,6 +87,17 @@ def test_filters_narrow_and_stay_chosen(
     assert text.count("data-hit") == 1
 
 
+def test_a_word_for_a_format_chooses_its_own_media_type(
+    page: Client, add_document: AddDocument
+) -> None:
+    add_document("ice.md", ICE)
+
+    html = page.get("/search/", {"q": "glacier", "type": "pdf"}).content.decode()
+    assert 'name="type" value="application/pdf" data-submits checked' in html
+    assert '<span class="cut" title="PDF">PDF</span>' in html
+    assert 'value="pdf"' not in html
+
+
 def test_the_chosen_collection_narrows_search_until_another_is_named(
     page: Client, alice: User, collection: Collection, add_document: AddDocument
 ) -> None:
