@@ -117,6 +117,23 @@ def cancel(run: TrainingRun, user: User) -> bool:
     return True
 
 
+def go_on(run: TrainingRun, user: User) -> None:
+    """Queue a run that failed or was cancelled again; it goes on from its newest checkpoint.
+
+    A run whose pre-flight failed is looked at again. Raises RunRefused.
+    """
+    with transaction.atomic():
+        run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run.pk)
+        job = run.job or run.preflight_job
+        if job is None or not job.retry():
+            raise RunRefused("Only a run that failed or was cancelled can go on.")
+        State = TrainingRun.State
+        run.state = State.QUEUED if run.job else State.DRAFT
+        run.error, run.cancel_requested, run.finished_at = "", False, None
+        run.save(update_fields=["state", "error", "cancel_requested", "finished_at"])
+        _record(user, AuditEvent.Action.REOPENED, run)
+
+
 def _record(user: User | None, action: str, run: TrainingRun) -> None:
     collection = run.snapshot.dataset.collection
     AuditEvent.objects.record(user, action, run, collection, name=run.name)

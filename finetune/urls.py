@@ -100,6 +100,7 @@ urlpatterns = [
     path("train/run/<int:pk>/", training.run, name="run"),
     path("train/run/<int:pk>/start/", training.run_start, name="run_start"),
     path("train/run/<int:pk>/cancel/", training.run_cancel, name="run_cancel"),
+    path("train/run/<int:pk>/resume/", training.run_resume, name="run_resume"),
     path("train/sweep/<slug:key>/", training.sweep, name="sweep"),
     path("train/sweep/<slug:key>/start/", training.sweep_start, name="sweep_start"),
     path("train/adapters/", training.adapters, name="adapters"),

@@ -146,6 +146,19 @@ class CancelRun(ApiView):
         return Response(_drawn(request.user, pk))
 
 
+class ResumeRun(ApiView):
+    scopes = {"POST": WRITE}
+    refusals = {"POST": (Code.NOT_NOW,)}
+
+    @extend_schema(request=None, responses={202: RunSerializer})
+    def post(self, request: CallerRequest, pk: int) -> Response:
+        """Let a run that failed or was cancelled go on from its newest checkpoint."""
+        run = find(_manageable(request.user), pk)
+        with refused():
+            training.go_on(run, request.user)
+        return Response(_drawn(request.user, pk), status=202)
+
+
 class Metrics(ApiView):
     scopes = {"GET": READ}
     paged = True

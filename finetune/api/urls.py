@@ -69,6 +69,7 @@ urlpatterns = [
     path("runs/<int:pk>/", training.OneRun.as_view(), name="run"),
     path("runs/<int:pk>/start/", training.StartRun.as_view(), name="run-start"),
     path("runs/<int:pk>/cancel/", training.CancelRun.as_view(), name="run-cancel"),
+    path("runs/<int:pk>/resume/", training.ResumeRun.as_view(), name="run-resume"),
     path("runs/<int:pk>/metrics/", training.Metrics.as_view(), name="run-metrics"),
     path("adapters/", training.Adapters.as_view(), name="adapters"),
     path("adapters/<int:pk>/", training.OneAdapter.as_view(), name="adapter"),

@@ -102,6 +102,8 @@ def _run_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
         "changes": not found.is_final
         and (found.state != TrainingRun.State.DRAFT or not found.preflight)
         and not found.error,
+        "may_go_on": found.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
+        or bool(found.error and found.state == TrainingRun.State.DRAFT),
     }
 
 
@@ -119,6 +121,15 @@ def run_start(request: PersonRequest, pk: int) -> HttpResponse:
 def run_cancel(request: PersonRequest, pk: int) -> HttpResponse:
     if not journey.cancel(_manageable(request, pk), request.user):
         messages.info(request, _("This run has ended already."))
+    return redirect("run", pk)
+
+
+@require_POST
+def run_resume(request: PersonRequest, pk: int) -> HttpResponse:
+    try:
+        journey.go_on(_manageable(request, pk), request.user)
+    except RunRefused as refusal:
+        messages.error(request, str(refusal))
     return redirect("run", pk)
 
 

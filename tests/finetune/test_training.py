@@ -216,6 +216,16 @@ def test_a_stopped_agent_puts_the_run_back_and_a_cancelled_one_ends(
     assert not hasattr(run, "adapter")
     assert not training.cancel(run, alice)
 
+    training.go_on(run, alice)
+    reached = run.metrics.count()
+    stop.clear()
+    thread = train_in_thread(stop)
+    wait_for_step(run, reached + 1)
+    stop.set()
+    thread.join(timeout=120)
+    run.refresh_from_db()
+    assert (run.state, run.cancel_requested) == ("queued", False)
+
 
 def test_a_run_over_several_processes_is_stopped_and_goes_on(
     snapshot: DatasetSnapshot, alice: User, base: Path, settings: Settings

@@ -49,6 +49,9 @@ def test_a_run_is_planned_started_followed_and_cancelled(
     assert (metric["step"], metric["loss"]) == (1, 2.5)
     assert as_alice.post(f"{here}cancel/").json()["state"] == "cancelled"
     assert as_alice.post(f"{here}cancel/").status_code == 409
+    again = as_alice.post(f"{here}resume/")
+    assert (again.status_code, again.json()["state"]) == (202, "queued")
+    assert as_alice.post(f"{here}resume/").status_code == 409
     assert [row["id"] for row in as_alice.get("/api/v1/runs/").json()["results"]] == [run.pk]
 
 
@@ -67,6 +70,7 @@ def test_a_reader_plans_nothing_and_sees_no_run(
     assert foreign.json()["errors"][0]["code"] == "does_not_exist"
     assert as_bob.get(here).status_code == 404
     assert as_bob.post(f"{here}cancel/").status_code == 404
+    assert as_bob.post(f"{here}resume/").status_code == 404
     assert as_bob.get("/api/v1/runs/").json()["count"] == 0
 
 

@@ -145,6 +145,30 @@ def test_a_run_is_cancelled(page: Client, run: TrainingRun) -> None:
     assert run.state == "cancelled"
     answer = page.post(reverse("run_cancel", args=[run.pk]), follow=True)
     assert "ended already" in answer.content.decode()
+    assert reverse("run_resume", args=[run.pk]) in answer.content.decode()
+
+
+def test_a_run_that_failed_goes_on(page: Client, run: TrainingRun) -> None:
+    gone = Job.objects.create(kind="train", state="failed", attempts=5)
+    TrainingRun.objects.update(state="failed", error="It ended too often.", job=gone)
+    answer = page.post(reverse("run_resume", args=[run.pk]), follow=True).content.decode()
+    assert "It waits for a training agent" in answer
+    assert "It ended too often." not in answer
+    gone.refresh_from_db()
+    assert (gone.state, gone.attempts) == ("waiting", 0)
+    again = page.post(reverse("run_resume", args=[run.pk]), follow=True)
+    assert "Only a run that failed or was cancelled can go on." in again.content.decode()
+
+
+def test_a_failed_preflight_is_looked_at_again(page: Client, run: TrainingRun) -> None:
+    Job.objects.update(state="failed")
+    TrainingRun.objects.update(error="The pre-flight took longer than 30 minutes.")
+    assert "Look again" in page.get(reverse("run", args=[run.pk])).content.decode()
+    page.post(reverse("run_resume", args=[run.pk]))
+    run.refresh_from_db()
+    assert (run.state, run.error) == ("draft", "")
+    assert run.preflight_job is not None
+    assert run.preflight_job.state == "waiting"
 
 
 def test_an_adapter_shows_its_card_and_contract(page: Client, run: TrainingRun) -> None:
@@ -168,14 +192,16 @@ def test_a_curator_sees_runs_and_starts_none(client: Client, run: TrainingRun, b
     assert client.post(reverse("run_new"), planned(run.snapshot)).status_code == 400
 
 
-@pytest.mark.parametrize("name", ["run", "run_start", "run_cancel", "adapter", "sweep"])
+@pytest.mark.parametrize(
+    "name", ["run", "run_start", "run_cancel", "run_resume", "adapter", "sweep"]
+)
 def test_a_foreign_run_answers_like_a_missing_one(
     client: Client, run: TrainingRun, charlie: User, name: str
 ) -> None:
     TrainingRun.objects.update(sweep="abc")
     Adapter.objects.create(pk=run.pk, run=run, name="x-v1-00000000", audience_size=1)
     client.force_login(charlie)
-    call = client.post if name in ("run_start", "run_cancel") else client.get
+    call = client.post if name.startswith("run_") else client.get
     key = {"sweep": ("abc", "abd")}.get(name, (run.pk, run.pk + 1000))
     foreign, missing = (call(reverse(name, args=[each])) for each in key)
     assert foreign.status_code == missing.status_code == 404
