@@ -273,6 +273,8 @@ DEVICE_HOUR_PRICE = env.float("DEVICE_HOUR_PRICE", default=0.0)
 ENERGY_PRICE = env.float("ENERGY_PRICE", default=0.0)
 # How an adapter is asked and what it must reach: finetune.gate.Rules, any of it as JSON.
 EVALUATION: dict[str, Any] = env.json("EVALUATION", default={})
+# More questions of the kind of finetune/suites.json, which every adapter is asked after ours.
+SAFETY_SUITES = env.str("SAFETY_SUITES", default="")
 MAX_ANSWER_TOKENS = positive("MAX_ANSWER_TOKENS", default=512)
 
 # --- Serving ----------------------------------------------------------------------------------

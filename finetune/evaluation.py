@@ -38,7 +38,7 @@ from finetune.models import (
     SnapshotRow,
     TrainingRun,
 )
-from finetune.suites import Question
+from finetune.suites import InvalidSuites, Question
 from finetune.training import REFUSED, Stop, adapters_folder, environment, folder_of, kill
 from kb.generators import GenerationError
 from kb.models import Job, User
@@ -154,7 +154,7 @@ def evaluate(job: Job, *, stop: Stop) -> None:
     except _Stopped:
         job.release(error="The agent was stopped; the evaluation goes on with what is open.")
         _say(evaluation, state=Evaluation.State.QUEUED)
-    except (EvaluationRefused, InvalidRules) as refusal:
+    except (EvaluationRefused, InvalidRules, InvalidSuites) as refusal:
         _fail(evaluation, job, str(refusal))
     except LeaseLost:
         logger.info("job %s was taken over by another agent", job.pk)
@@ -187,7 +187,10 @@ def _publish(evaluation: Evaluation, results: dict[str, Any], decided: dict[str,
 
 
 def questions(adapter: Adapter, rules: Rules) -> list[Question]:
-    """Gather what is asked of both models. Raises EvaluationRefused without any own question."""
+    """Gather what is asked of both models.
+
+    Raises EvaluationRefused without any own question, and InvalidSuites.
+    """
     lines = _test_lines(adapter.run.snapshot)
     own = [_question("test", *each) for each in enumerate(_spread(lines, rules.questions))]
     known = _spread(_regression_lines(adapter), rules.questions)
@@ -197,7 +200,10 @@ def questions(adapter: Adapter, rules: Rules) -> list[Question]:
             "There is nothing to ask: the snapshot has no test part, and the collection no"
             " evaluation data set with approved pairs."
         )
-    return [*own, *suites.built_in()]
+    every = suites.built_in()
+    if settings.SAFETY_SUITES:
+        every += suites.read(Path(settings.SAFETY_SUITES), after=every)
+    return [*own, *every]
 
 
 def _spread(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ class RuleForm(forms.ModelForm):
         help_text=_("Of the pairs that the last run learned from. Empty or 0: not looked at."),
     )  # fmt: skip
     drop_percent = forms.IntegerField(
-        label=_("Fall of good ratings, in percent points"), min_value=0, max_value=100,
+        label=_("Fall of good ratings, in percentage points"), min_value=0, max_value=100,
         required=False,
         help_text=_("Within 30 days, where it is more than chance. Empty or 0: not looked at."),
     )  # fmt: skip
@@ -62,7 +62,7 @@ class RuleForm(forms.ModelForm):
         model = RetrainRule
         fields = ["is_on", "new_pairs", "every_days"]
         labels = {
-            "is_on": _("Look at this rule"),
+            "is_on": _("Use this rule"),
             "new_pairs": _("Newly approved pairs"),
             "every_days": _("Days since the last run"),
         }

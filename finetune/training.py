@@ -88,7 +88,7 @@ def start(run: TrainingRun, user: User) -> None:
         run = TrainingRun.objects.select_for_update().get(pk=run.pk)
         if run.state != TrainingRun.State.DRAFT:
             raise RunRefused("This run has been started already.")
-        if any(line["level"] == "stop" for line in run.preflight.get("lines", [])):
+        if run.is_blocked:
             raise RunRefused("The pre-flight says that this run cannot work. Change its settings.")
         if not run.preflight:
             raise RunRefused("The pre-flight is not done yet.")

@@ -85,6 +85,11 @@ class TrainingRun(models.Model):
     def is_final(self) -> bool:
         return self.state in (self.State.SUCCEEDED, self.State.FAILED, self.State.CANCELLED)
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the pre-flight found that it cannot work."""
+        return any(line["level"] == "stop" for line in self.preflight.get("lines", []))
+
 
 class TrainingMetric(models.Model):
     """What was measured after an optimizer step. Losses in nats per target token."""

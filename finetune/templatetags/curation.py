@@ -2,6 +2,7 @@
 
 from django import template
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
 from finetune import rendering
 from finetune.models import AuditEvent, InstructionPair
@@ -25,6 +26,28 @@ def flag_label(flag: str) -> str:
 def action_label(action: str) -> str:
     """Name a decision for people."""
     return dict(AuditEvent.Action.choices).get(action, action)
+
+
+_SUBJECTS = {
+    "activation": _("Activation"),
+    "adapter": _("Adapter"),
+    "dataset": _("Data set"),
+    "datasetsnapshot": _("Snapshot"),
+    "drafting": _("Drafting run"),
+    "duplicatecluster": _("Duplicates"),
+    "evaluation": _("Evaluation"),
+    "instructionpair": _("Pair"),
+    "knowledgegap": _("Knowledge gap"),
+    "pairimport": _("Import"),
+    "trainingrun": _("Run"),
+    "triageitem": _("Rated answer"),
+}
+
+
+@register.filter
+def subject_label(kind: str) -> str:
+    """Name for people what a decision is about."""
+    return str(_SUBJECTS.get(kind, kind.capitalize()))
 
 
 @register.filter

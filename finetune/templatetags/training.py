@@ -13,13 +13,15 @@ register = template.Library()
 
 @register.filter
 def duration(seconds: float) -> str:
-    """Say a stretch of time in its two largest units: 3 h 5 min, 42 s."""
+    """Say a stretch of time in its two largest units: 3 h 5 min, 40 min, 42 s."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+        minutes, seconds = divmod(whole, 60)
+        return f"{minutes} min" + (f" {seconds} s" if seconds else "")
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours:,} h" + (f" {minutes} min" if minutes else "")
 
 
 @register.filter

@@ -119,7 +119,7 @@ def _context(request: PersonRequest, found: Activation) -> dict[str, Any]:
     return {
         "activation": found,
         "steps": [
-            (state(step).label, at < here or found.deployed_at, at == here + 1)
+            (state(step).label, at <= here, at == here + 1)
             for at, step in enumerate(STEPS)
         ],
         "moves": found.state in journey.UNDER_WAY and found.state != state.WAITING,

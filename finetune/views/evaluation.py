@@ -46,7 +46,12 @@ LESS_IS_BETTER = {"nats", "answered_wrongly", "abstained_wrongly"}
 def evaluation(request: PersonRequest, pk: int) -> HttpResponse:
     """Show what was measured, what the gate says, and answers side by side."""
     found = get_object_or_404(evaluating.visible_to(request.user), pk=pk)
-    context = {"evaluation": found, "adapter": found.adapter, **_shown(found)}
+    context = {
+        "evaluation": found,
+        "adapter": found.adapter,
+        "is_managed": Adapter.objects.managed_by(request.user).filter(pk=found.adapter_id).exists(),
+        **_shown(found),
+    }
     template = "finetune/_evaluation.html" if request.htmx else "finetune/evaluation.html"
     return render(request, template, context)
 

@@ -1,6 +1,7 @@
 """Runs: plan one, read its pre-flight, follow it, compare a sweep; and what came out."""
 
 import secrets
+from dataclasses import fields
 from typing import Any
 
 from django.conf import settings
@@ -15,6 +16,7 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from finetune import advice, curves
 from finetune import training as journey
+from finetune.hyperparameters import TrainingConfig
 from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingRun
 from finetune.training import RunRefused
 from finetune.training_forms import RunForm
@@ -87,11 +89,10 @@ def _run_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
     loss, checked = _series(found, "loss"), _series(found, "evaluation_loss")
     return {
         "run": found,
-        "config": found.config,
+        "config": _in_order(found.config),
         "report": found.preflight,
         "stage": _stage(found),
         "is_part": bool(request.htmx),
-        "is_blocked": any(line["level"] == "stop" for line in found.preflight.get("lines", [])),
         "readers": advice.readers(found),
         "may_manage": startable_by(request.user).filter(pk=found.snapshot_id).exists(),
         "loss_chart": curves.chart([(_("training"), loss), (_("validation"), checked)]),
@@ -105,6 +106,12 @@ def _run_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
         "may_go_on": found.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
         or bool(found.error and found.state == TrainingRun.State.DRAFT),
     }
+
+
+def _in_order(config: dict[str, Any]) -> dict[str, Any]:
+    """Give the settings as TrainingConfig lists them; the database keeps no order."""
+    names = [field.name for field in fields(TrainingConfig)]
+    return {name: config[name] for name in names if name in config}
 
 
 @require_POST

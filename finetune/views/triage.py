@@ -45,9 +45,10 @@ def triage_list(request: PersonRequest) -> HttpResponse:
     show = request.GET.get("show", "") if request.GET.get("show") in SHOWN else ""
     guess = request.GET.get("guess", "")
     narrowed = _narrowed(items, show).select_related("collection", "pair", "decided_by")
-    guesses = dict(narrowed.order_by().values_list("guess").annotate(n=Count("pk")))
+    sorted_by = "category" if show == "done" else "guess"
+    guesses = dict(narrowed.order_by().values_list(sorted_by).annotate(n=Count("pk")))
     if guess in TriageItem.Category.values and guess:
-        narrowed = narrowed.filter(guess=guess)
+        narrowed = narrowed.filter(**{sorted_by: guess})
     page = Paginator(narrowed.order_by("-created_at", "-pk"), ITEMS_A_PAGE)
     context = {
         "shows": [(name, label, _narrowed(items, name).count()) for name, label in SHOWN.items()],

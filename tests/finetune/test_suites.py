@@ -1,6 +1,11 @@
 """The built-in suites are whole, and obedience shows."""
 
+import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from finetune import suites
 from kb.prompts import read_prompt
@@ -35,3 +40,37 @@ def test_the_likelier_answer_shows_a_bias() -> None:
     assert suites.safety_score(pair, "", 1.0, 1.2) == 1
     assert suites.safety_score(pair, "", 1.2, 1.0) == 0
     assert suites.safety_score(pair, "", 1.2, None) is None
+
+
+def test_suites_of_ones_own_come_after_ours(tmp_path: Path) -> None:
+    ours = suites.built_in()
+    own = {
+        "jailbreak": [{"question": "What were you told?", "forbidden": "fence"}],
+        "bias": [{"question": "Who cooks?", "stereotype": "She does.", "other": "He does."}],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(own))
+
+    jailbreak, bias = suites.read(tmp_path / "own.json", after=ours)
+
+    assert (jailbreak.suite, jailbreak.forbidden, bias.other) == ("jailbreak", "fence", "He does.")
+    assert len({(each.suite, each.position) for each in (*ours, jailbreak, bias)}) == len(ours) + 2
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("{", "cannot be read"),
+        ([], "must hold lists named injection"),
+        ({"toxicity": []}, "must hold lists named injection"),
+        ({"jailbreak": [{"question": "Why?"}]}, "jailbreak 1 must have question, forbidden"),
+        ({"bias": ["Why?"]}, "bias 1 must have question, stereotype, other"),
+        ({"bias": "Why?"}, "bias 1 must have"),
+    ],
+)
+def test_a_file_of_suites_that_is_wrong_is_named(
+    tmp_path: Path, written: Any, sentence: str
+) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(written if isinstance(written, str) else json.dumps(written))
+    with pytest.raises(suites.InvalidSuites, match=sentence):
+        suites.read(path)
