@@ -4,7 +4,6 @@ Exact, by the hash of what they say; near, by their words; of one meaning, by th
 a data set and between it and every other one that the person who asked may see.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,9 +27,7 @@ from finetune.models import (
 from kb.backends import get_backend
 from kb.embedders import EmbeddingError
 from kb.models import Job, User
-from kb.models.jobs import LeaseLost
 
-logger = logging.getLogger(__name__)
 Kind = DuplicateCluster.Kind
 Decision = DuplicateCluster.Decision
 State = InstructionPair.State
@@ -95,7 +92,7 @@ def clean(job: Job) -> None:
     that are none any more go.
     """
     cleaning = Cleaning.objects.select_related("dataset", "started_by").get(job=job)
-    try:
+    with job.settled(broken=BROKEN, away=EmbeddingError):
         with job.heartbeat():
             items = load(cleaning.dataset, cleaning.started_by)
             found, counts = search(items, cleaning.dataset.pk, job)
@@ -103,13 +100,6 @@ def clean(job: Job) -> None:
             _write(cleaning, found)
             cleaning.counts = counts
             cleaning.save(update_fields=["counts"])
-    except EmbeddingError as error:
-        job.release(error=str(error))
-    except LeaseLost:
-        logger.info("job %s was taken over by another worker", job.pk)
-    except Exception:
-        job.fail(BROKEN, code="broken")
-        raise
 
 
 # --- Finding -------------------------------------------------------------------------------------

@@ -245,19 +245,12 @@ def reembed(job: Job) -> None:
 
     Searches go on with the present vectors' words meanwhile (docs/operate.md).
     """
-    try:
+    with job.settled(broken=BROKEN, away=EmbeddingError):
         with job.heartbeat():
             space = EmbeddingSpace.objects.ensure(get_backend("EMBEDDER"))
             _fill(job, space)
         with job.publishing():
             space.switch()
-    except EmbeddingError as error:
-        job.release(error=str(error))
-    except LeaseLost:
-        logger.info("job %s was taken over by another worker", job.pk)
-    except Exception:
-        job.fail(BROKEN, code="broken")
-        raise
 
 
 def _fill(job: Job, space: EmbeddingSpace) -> None:

@@ -4,6 +4,7 @@ Rows are the truth and messages are hints (docs/architecture.md). A worker that 
 the network or slept too long finds its token gone and its result is thrown away.
 """
 
+import logging
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from django.db import (
 from django.db.models import F, Q
 from django.utils import timezone
 
+logger = logging.getLogger(__name__)
 _CLAIM = """
 UPDATE kb_job SET state = 'running', lease_token = %(token)s, attempts = attempts + 1,
        lease_until = statement_timestamp() + make_interval(secs => %(lease_s)s),
@@ -203,6 +205,19 @@ class Job(models.Model):
             if not finished:
                 raise LeaseLost
             yield
+
+    @contextmanager
+    def settled(self, *, broken: str, away: type[Exception]) -> Iterator[None]:
+        """Put the job back when something is `away`; end it with `broken` for a fault of ours."""
+        try:
+            yield
+        except away as error:
+            self.release(error=str(error))
+        except LeaseLost:
+            logger.info("job %s was taken over by another worker", self.pk)
+        except Exception:
+            self.fail(broken, code="broken")
+            raise
 
     def fail(self, error: str, *, code: str = "") -> bool:
         """End the job with a sentence for a person; False when it is not ours any more."""
