@@ -118,10 +118,7 @@ def _context(request: PersonRequest, found: Activation) -> dict[str, Any]:
     here = STEPS.index(reached) if reached else -1
     return {
         "activation": found,
-        "steps": [
-            (state(step).label, at <= here, at == here + 1)
-            for at, step in enumerate(STEPS)
-        ],
+        "steps": [(state(step).label, at <= here, at == here + 1) for at, step in enumerate(STEPS)],
         "moves": found.state in journey.UNDER_WAY and found.state != state.WAITING,
         "compared": _compared(found),
         "may_approve": found.state == state.WAITING and found.requested_by != request.user,

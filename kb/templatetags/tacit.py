@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 
 from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
@@ -22,9 +23,15 @@ def icon(name: str, size: str = "") -> SafeString:
     return format_html(
         '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
         size,
-        static("kb/icons.svg"),
+        _sprite(),
         name,
     )
+
+
+@cache
+def _sprite() -> str:
+    """Where the icons lie; pages show dozens, and static() takes longer than the rest of one."""
+    return static("kb/icons.svg")
 
 
 @register.filter
@@ -46,7 +53,8 @@ def file_size(size_bytes: int) -> str:
     """Say a size in MB, or in KB below a tenth of one."""
     if size_bytes < 100_000:
         return gettext("%(size)s KB") % {"size": max(1, round(size_bytes / 1000))}
-    return gettext("%(size)s MB") % {"size": f"{size_bytes / 1_000_000:,.1f}"}
+    size = size_bytes / 1_000_000
+    return gettext("%(size)s MB") % {"size": f"{size:,.1f}" if size < 100 else f"{size:,.0f}"}
 
 
 # What a page is called in the formats that have some; the others are one long page.

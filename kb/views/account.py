@@ -81,6 +81,7 @@ def account_tokens(request: PersonRequest) -> HttpResponse:
         "form": form,
         "secret": secret,
         "tokens": tokens,
+        "scopes": ApiToken.Scope.choices,
         "now": timezone.now(),
         "tab": "tokens",
     }

@@ -250,7 +250,7 @@ def test_a_document_is_forgotten_from_a_page(
         page, "erasure", kind="document", name="nothing.md"
     )
     shown = text(page, "erasure", kind="document", name="a.md")
-    assert "1 pairs turn stale, 0 adapters are marked" in shown
+    assert "1 pair turns stale." in shown
     page.post(reverse("erasure"), {"kind": "document", "name": "a.md", "reason": "Asked."})
     pair.refresh_from_db()
     assert pair.state == "stale"
