@@ -40,7 +40,7 @@ from finetune.models import (
 )
 from finetune.suites import InvalidSuites, Question
 from finetune.training import REFUSED, Stop, adapters_folder, environment, folder_of, kill
-from kb.generators import GenerationError
+from kb.generators import GenerationError, storable
 from kb.models import Job, User
 from kb.models.jobs import LeaseLost
 from kb.prompts import read_prompt
@@ -385,7 +385,7 @@ def item_of(
     evaluation: Evaluation, question: Question, cell: str, line: Mapping[str, Any]
 ) -> EvaluationItem:
     """Turn a line of the program into the row of a cell, with its scores."""
-    output = line.get("output", "")
+    output = storable(line.get("output", ""))
     scores: dict[str, Any] = {
         key: line[key] for key in ("nats", "tokens", "problem") if key in line
     }

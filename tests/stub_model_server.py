@@ -70,7 +70,7 @@ BEHAVIOURS = (
     *REFUSALS,
     "normal", "slow", "stall", "cut", "stall-alive", "long", "fast-long", "endless", "empty", "error-in-stream",
     "error-text-in-stream", "no-done", "length", "eos-token", "split-bytes", "crlf", "comments",
-    "unsupported", "uncited", "hostile", "html-page",
+    "unsupported", "uncited", "hostile", "html-page", "unstorable",
 )  # fmt: skip
 
 BREAKS_OFF = ("stall", "stall-alive", "cut", "error-in-stream", "error-text-in-stream")
@@ -303,6 +303,8 @@ def _answer_text(prompt: str, behaviour: str) -> str:
     if behaviour == "split-bytes":
         sentence = f"Größe: 10 € – 日本語 🙂 {sentence}"
     text = f"{sentence} [{source[1]}]"
+    if behaviour == "unstorable":
+        return f"\0{text} \ud83d."
     if behaviour == "uncited":
         return sentence
     if behaviour == "unsupported":
@@ -361,7 +363,7 @@ def _usage(asked: Json, completion_tokens: int) -> Json:
 
 
 def _event(data: Json, behaviour: str = "") -> str:
-    text = json.dumps(data, ensure_ascii=False)
+    text = json.dumps(data, ensure_ascii=behaviour == "unstorable")
     if (
         behaviour == "crlf"
     ):  # no space, CRLF, data over several lines: all legal in the SSE standard

@@ -1,5 +1,6 @@
 """Generation backends: what they yield, how they fail, and the contract they share."""
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,6 +38,13 @@ class UsagePart:
 
 
 Part = TextPart | UsagePart
+# PostgreSQL keeps no NUL, and UTF-8 has no halves of surrogate pairs; small models write both.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def storable(written: str) -> str:
+    """Put U+FFFD where a model wrote what no row can hold."""
+    return _UNSTORABLE.sub("\ufffd", written)
 
 
 class Generator(Protocol):

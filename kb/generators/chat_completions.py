@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from kb.generators import GenerationError, Part, TextPart, UsagePart
+from kb.generators import GenerationError, Part, TextPart, UsagePart, storable
 from kb.prompts import Source, Turn
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class ChatCompletionsGenerator:
                     finish_reason = reason or finish_reason
                     if text:
                         pieces += 1
-                        yield TextPart(text.replace("\0", "\ufffd"))  # no row keeps a NUL
+                        yield TextPart(storable(text))
                     if pieces > max_tokens + _SPARE_CHUNKS:
                         finish_reason = "length"
                         break

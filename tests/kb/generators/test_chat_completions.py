@@ -88,6 +88,13 @@ async def test_letters_split_over_network_packets_stay_whole(
     assert text.startswith("Größe: 10 € – 日本語 🙂 You earn")
 
 
+async def test_what_no_row_can_hold_is_replaced(generator: ChatCompletionsGenerator) -> None:
+    text, _ = await answer(generator, "stub-unstorable")
+
+    assert text.startswith("\ufffdYou earn")
+    assert text.endswith(" \ufffd.")
+
+
 async def test_an_answer_cut_by_the_token_limit_says_so(
     generator: ChatCompletionsGenerator,
 ) -> None:
