@@ -89,7 +89,7 @@ def _passages(
     space = EmbeddingSpace.objects.active()
     return {
         "vector": ranking.nearest(scope, extent, space, vector, PASSAGES),
-        "text": ranking.matching(scope, extent, ranking.read_query(text), PASSAGES),
+        "text": ranking.matching(scope, extent, ranking.read_query(text), PASSAGES).scores,
         "fused": search.rank(user, query, filters=filters).fused,
     }
 

@@ -173,7 +173,7 @@ def _found_by_words(user: User, text: str) -> list[Source]:
     if scope.is_empty:
         return []
     found = matching(scope, extent_of(scope), read_query(text[:2_000]), LOOKED_AT)
-    chunks = Chunk.objects.visible_to(user).filter(pk__in=list(found)).select_related("document")
+    chunks = Chunk.objects.visible_to(user).filter(pk__in=found.scores).select_related("document")
     return [
         Source(number, chunk.document.title, tuple(chunk.heading_path), 1, chunk.text, score=0.0)
         for number, chunk in enumerate(chunks, start=1)

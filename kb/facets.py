@@ -1,11 +1,9 @@
 """Count what each filter would leave of the passages that a query finds."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from django.db import connection
-
-from kb.ranking import CONDITIONS, Filters, Scope
+from kb.ranking import CONDITIONS, Filters, Scope, fetch_rows
 
 # Facet -> its filters, and its values and their labels for a document of `counted`.
 _FACETS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -18,18 +16,22 @@ _FACETS: dict[str, tuple[tuple[str, ...], str]] = {
 _NAMES = [name for names, _ in _FACETS.values() for name in names]
 MAX_VALUES = 12
 _COUNTS = """
-WITH found AS (
-    SELECT chunk_id, document_id FROM kb_posting
-     WHERE term = ANY(%(terms)s::bigint[]) AND document_id IN ({scope})
-     UNION
-    SELECT id, document_id FROM kb_chunk
-     WHERE id = ANY(%(near)s::bigint[]) AND document_id IN ({scope})),
-counted AS MATERIALIZED (
+WITH counted AS MATERIALIZED (
     SELECT d.*, c.name AS collection, n
-      FROM (SELECT document_id, count(*) AS n FROM found GROUP BY document_id) AS counts
-      JOIN kb_document d ON d.id = document_id JOIN kb_collection c ON c.id = d.collection_id)
+      FROM (SELECT * FROM unnest(%(documents)s::bigint[], %(counts)s::int[])
+             UNION ALL
+            SELECT document_id, 1 FROM kb_chunk WHERE id = ANY(%(near)s::bigint[]))
+           AS found (document_id, n)
+      JOIN kb_document d ON d.id = document_id JOIN kb_collection c ON c.id = d.collection_id
+     WHERE {permitted})
 SELECT facet, value, label, sum(n)::int FROM ({facets}) AS f (facet, value, label, n)
  WHERE value != '' GROUP BY facet, value, label ORDER BY 4 DESC, 2
+"""
+_HOLDING = """
+SELECT document_id, count(*)::int
+  FROM (SELECT DISTINCT chunk_id, document_id FROM kb_posting
+         WHERE term = ANY(%(terms)s::bigint[]) AND document_id IN ({scope})) AS found
+ GROUP BY document_id
 """
 # What people call the formats; other types show what follows the slash.
 _TYPE_LABELS = {
@@ -48,26 +50,31 @@ _TYPE_LABELS = {
 Facets = dict[str, list[tuple[str, str, int]]]
 
 
-def count(scope: Scope, terms: list[int], near: list[int]) -> Facets:
+def count(scope: Scope, terms: list[int], documents: Mapping[int, int], near: list[int]) -> Facets:
     """Count passages that hold one of the terms or are among `near`.
 
-    Gives for each facet the values that the other filters leave, as (value, label, count), most
-    frequent first.
+    `documents`: how many with a term each document of the scope has. Gives for each facet the
+    values that the other filters leave, as (value, label, count), most frequent first.
     """
-    if not terms and not near:
+    if not documents and not near:
         return {name: [] for name in _FACETS}
     filters = scope.filters
-    unset: dict[str, Any] = dict.fromkeys(_NAMES, ())
-    scope = replace(scope, filters=replace(filters, **unset))
-    parameters = scope.parameters | filters.parameters() | {"terms": terms, "near": near}
+    wide = replace(scope, filters=Filters(document_ids=filters.document_ids))
+    if wide != scope:
+        documents = dict(
+            fetch_rows(_HOLDING.format(scope=wide.sql), wide.parameters | {"terms": terms})
+        )
+    parameters = scope.parameters | {
+        "documents": list(documents),
+        "counts": list(documents.values()),
+        "near": near,
+    }
     selects = [
         f"SELECT '{name}', {values}, n FROM counted d WHERE {_where(filters, leaving_out=own)}"
         for name, (own, values) in _FACETS.items()
     ]
-    statement = _COUNTS.format(scope=scope.sql, facets=" UNION ALL ".join(selects))
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        rows = cursor.fetchall()
+    statement = _COUNTS.format(permitted=wide.condition, facets=" UNION ALL ".join(selects))
+    rows = fetch_rows(statement, parameters)
     facets: Facets = {name: [] for name in _FACETS}
     for name, value, label, number in rows:
         if len(facets[name]) < MAX_VALUES:

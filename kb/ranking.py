@@ -68,11 +68,15 @@ class Scope:
         return not self.readable
 
     @property
+    def condition(self) -> str:
+        """Holds for such a document `d`, with `parameters`."""
+        conditions = [CONDITIONS[name] for name in self.filters.parameters()]
+        return " AND ".join([f"d.collection_id IN ({self.readable})", *conditions])
+
+    @property
     def sql(self) -> str:
         """Selects the documents' ids, with `parameters`."""
-        conditions = [CONDITIONS[name] for name in self.filters.parameters()]
-        readable = f"d.collection_id IN ({self.readable})"
-        return f"SELECT d.id FROM kb_document d WHERE {' AND '.join([readable, *conditions])}"
+        return f"SELECT d.id FROM kb_document d WHERE {self.condition}"
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -100,23 +104,24 @@ class Extent:
 
 
 _EXTENT = """
-SELECT (SELECT coalesce(sum(chunk_count), 0) FROM kb_document WHERE id IN ({scope})),
-       (SELECT coalesce(sum(chunk_count), 0) FROM kb_document),
+SELECT coalesce(sum(chunk_count) FILTER (WHERE {condition}), 0), coalesce(sum(chunk_count), 0),
        (SELECT avg(token_count) FROM (SELECT token_count FROM kb_chunk
          WHERE (document_id IN ({scope})) IS TRUE LIMIT 500) AS sample)
+  FROM kb_document d
 """
 
 
 def extent_of(scope: Scope) -> Extent:
-    permitted, total, mean_length = _rows(_EXTENT.format(scope=scope.sql), scope.parameters)[0]
+    statement = _EXTENT.format(condition=scope.condition, scope=scope.sql)
+    permitted, total, mean_length = fetch_rows(statement, scope.parameters)[0]
     return Extent(int(permitted), int(total), float(mean_length or 1))
 
 
 # --- By meaning -------------------------------------------------------------------------------
 
-# Up to here every permitted vector is compared: exact, and faster than walking the index through
-# passages that are not permitted.
-EXACT_UP_TO = 5_000
+# Up to here every permitted vector is compared: exact, and no slower than walking the index, which
+# for 10,000 vectors the planner would not even use.
+EXACT_UP_TO = 10_000
 _EXACT = """
 WITH permitted AS MATERIALIZED (
     SELECT chunk_id, -(vector <#> %(vector)s::vector) AS similarity FROM kb_embedding
@@ -163,7 +168,7 @@ def nearest(
         found = _walk(scope, extent, space, parameters, limit)
         if len(found) == limit:
             return found
-    return dict(_rows(_EXACT.format(scope=scope.sql), parameters))
+    return dict(fetch_rows(_EXACT.format(scope=scope.sql), parameters))
 
 
 def _walk(
@@ -245,7 +250,7 @@ def read_query(query: str) -> QueryWords:
     plain = [word for word in counts if word not in read.exact]
     exact = [*plain, *(word for word in counts if word in read.exact)]
     language = languages.detect(query, default="")
-    rows = _rows(_LEX, {"language": language, "plain": plain, "exact": exact})
+    rows = fetch_rows(_LEX, {"language": language, "plain": plain, "exact": exact})
     kept = {number for number, spoken, _ in rows if spoken == language}
     result = QueryWords()
     for number, _, term in rows:
@@ -266,8 +271,8 @@ WITH query AS (
     SELECT * FROM unnest(%(terms)s::bigint[], %(words)s::int[], %(weights)s::float8[])
                   AS q (term, word, weight)),
 matched AS MATERIALIZED (
-    SELECT q.word, q.weight, p.chunk_id,
-           p.frequency / (p.frequency + %(k1)s::float8
+    SELECT q.word, p.chunk_id, p.document_id,
+           q.weight * p.frequency / (p.frequency + %(k1)s::float8
                * (1 - %(b)s::float8 + %(b)s::float8 * p.length / %(mean_length)s::float8)) AS part
       FROM query q JOIN kb_posting p ON p.term = q.term
      WHERE p.document_id IN ({scope})),
@@ -276,25 +281,37 @@ weighted AS (
       FROM (SELECT word, least(count(*), %(permitted)s)::float8 AS n FROM matched GROUP BY word)
            AS frequencies),
 scored AS MATERIALIZED (
-    SELECT chunk_id, sum(part * idf * weight) AS score
-      FROM matched JOIN weighted USING (word) GROUP BY chunk_id)
+    SELECT chunk_id, document_id, sum(part * idf) AS score
+      FROM matched JOIN weighted USING (word) GROUP BY chunk_id, document_id)
+SELECT 'passage', chunk_id, score FROM (
+    (SELECT chunk_id, score FROM scored ORDER BY score DESC, chunk_id LIMIT %(limit)s)
+     UNION SELECT chunk_id, score FROM scored WHERE chunk_id = ANY(%(also)s::bigint[])) AS best
+ UNION ALL
+SELECT 'document', document_id, count(*)::float8 FROM scored GROUP BY document_id
+ ORDER BY 3 DESC, 2
 """
-_BEST = """
-(SELECT chunk_id, score FROM scored ORDER BY score DESC, chunk_id LIMIT %(limit)s)
- UNION SELECT chunk_id, score FROM scored WHERE chunk_id = ANY(%(also)s::bigint[])
- ORDER BY score DESC, chunk_id
-"""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Passages that hold words of a query.
+
+    `scores`: the BM25 of each, best first. `documents`: how many of all of them a document has.
+    """
+
+    scores: dict[int, float] = field(default_factory=dict)
+    documents: dict[int, int] = field(default_factory=dict)
 
 
 def matching(
     scope: Scope, extent: Extent, query: QueryWords, limit: int, also: Sequence[int] = ()
-) -> dict[int, float]:
-    """Give the permitted passages that hold words of the query with their BM25, best first.
+) -> Matches:
+    """Find the permitted passages that hold words of the query; the best `limit` are scored.
 
     Passages of `also` are scored beyond the limit where they hold any of the words.
     """
     if not query.terms:
-        return {}
+        return Matches()
     parameters = {
         **scope.parameters,
         "terms": query.terms,
@@ -307,7 +324,11 @@ def matching(
         "limit": limit,
         "also": list(also),
     }
-    return dict(_rows(_MATCHED.format(scope=scope.sql) + _BEST, parameters))
+    rows = fetch_rows(_MATCHED.format(scope=scope.sql), parameters)
+    return Matches(
+        {id_: score for kind, id_, score in rows if kind == "passage"},
+        {id_: int(count) for kind, id_, count in rows if kind == "document"},
+    )
 
 
 # --- What is shown ----------------------------------------------------------------------------
@@ -318,7 +339,7 @@ SELECT c.id AS chunk_id, c.document_id, c.version_id, c.collection_id, o.name AS
        c.start, c."end", c.text, c.language
   FROM kb_chunk c JOIN kb_document d ON d.id = c.document_id
        JOIN kb_collection o ON o.id = d.collection_id
- WHERE c.id = ANY(%(chunk_ids)s::bigint[]) AND d.id IN ({scope})
+ WHERE c.id = ANY(%(chunk_ids)s::bigint[]) AND {condition}
  ORDER BY array_position(%(chunk_ids)s::bigint[], c.id)
 """
 
@@ -327,13 +348,14 @@ def passages_of(scope: Scope, chunk_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Give what a hit shows of these passages, and their language, in this order where permitted."""
     with connection.cursor() as cursor:
         cursor.execute(
-            _PASSAGES.format(scope=scope.sql), scope.parameters | {"chunk_ids": list(chunk_ids)}
+            _PASSAGES.format(condition=scope.condition),
+            scope.parameters | {"chunk_ids": list(chunk_ids)},
         )
         names = [column.name for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _rows(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+def fetch_rows(statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchall()

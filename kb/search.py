@@ -94,11 +94,15 @@ class Results:
 
 @dataclass(slots=True)
 class Ranking:
-    """Scores of passages by their id. `fused` has the best first."""
+    """Scores of passages by their id. `fused` has the best first.
+
+    `documents`: how many passages with a word of the query each document has.
+    """
 
     fused: dict[int, float] = field(default_factory=dict)
     similarity: dict[int, float] = field(default_factory=dict)
     text: dict[int, float] = field(default_factory=dict)
+    documents: dict[int, int] = field(default_factory=dict)
     words: QueryWords = field(default_factory=QueryWords)
     scope: Scope = Scope()
     took_ms: dict[str, float] = field(default_factory=dict)
@@ -137,7 +141,7 @@ def search_page(
     hits = _hits(ranking, found[offset : offset + limit])
     clock.lap("rows")
     near = [id_ for id_ in found if id_ not in ranking.text]
-    counts = facets.count(ranking.scope, ranking.words.terms, near)
+    counts = facets.count(ranking.scope, ranking.words.terms, ranking.documents, near)
     clock.lap("facets")
     return Results(hits, len(found), counts, ranking.took_ms | clock.took_ms)
 
@@ -166,7 +170,8 @@ def rank(
     near = list(nearest(scope, extent, space, vector, NEAREST)) if space else []
     clock.lap("nearest")
     ranking.words = read_query(query)
-    ranking.text = matching(scope, extent, ranking.words, depth, also=near)
+    matches = matching(scope, extent, ranking.words, depth, also=near)
+    ranking.text, ranking.documents = matches.scores, matches.documents
     clock.lap("matching")
     first = list(dict.fromkeys([*near, *list(ranking.text)[:MATCHING]]))
     vectors = vectors_of(scope, space, first) if space else {}

@@ -84,7 +84,7 @@ def recall_of_walks(scope: Scope, queries: np.ndarray, limit: int = 10) -> float
 
 @pytest.mark.parametrize(
     ("permitted", "dimensions", "walks"),
-    [(0, 384, False), (5_000, 384, False), (5_001, 384, True), (900_000, 4_001, False)],
+    [(0, 384, False), (10_000, 384, False), (10_001, 384, True), (900_000, 4_001, False)],
 )
 def test_the_index_is_walked_only_where_much_is_permitted(
     permitted: int, dimensions: int, walks: bool
@@ -207,7 +207,7 @@ def test_words_score_as_bm25_computed_by_hand(collection: Collection, alice: Use
     scope = ranking.scope_of(alice, Filters())
 
     query = ranking.read_query("river cold river")
-    found = ranking.matching(scope, ranking.extent_of(scope), query, 10)
+    found = ranking.matching(scope, ranking.extent_of(scope), query, 10).scores
 
     expected = bm25(texts, ["river", "cold", "river"])
     assert found == pytest.approx(
@@ -223,12 +223,14 @@ def test_a_word_in_passages_that_may_not_be_read_does_not_change_a_score(
     make_document(collection, "a.md", ["river ice", "sand"])
     scope = ranking.scope_of(alice, Filters())
     query = ranking.read_query("river")
-    before = ranking.matching(scope, ranking.extent_of(scope), query, 10)
+    before = ranking.matching(scope, ranking.extent_of(scope), query, 10).scores
 
     secret = Collection.objects.create(name="Secret")
     make_document(secret, "b.md", ["river", "a river and a river", "the long river"])
 
-    assert ranking.matching(scope, ranking.extent_of(scope), query, 10) == pytest.approx(before)
+    assert ranking.matching(scope, ranking.extent_of(scope), query, 10).scores == pytest.approx(
+        before
+    )
 
 
 @pytest.mark.django_db
@@ -240,8 +242,11 @@ def test_passages_beyond_the_limit_are_scored_when_asked_for(
     scope, query = ranking.scope_of(alice, Filters()), ranking.read_query("ice")
     extent = ranking.extent_of(scope)
 
-    assert list(ranking.matching(scope, extent, query, 1)) == [first]
-    assert list(ranking.matching(scope, extent, query, 1, also=[second, third])) == [first, second]
+    assert list(ranking.matching(scope, extent, query, 1).scores) == [first]
+    assert list(ranking.matching(scope, extent, query, 1, also=[second, third]).scores) == [
+        first,
+        second,
+    ]
 
 
 @pytest.mark.django_db
