@@ -122,11 +122,11 @@ def extent_of(scope: Scope) -> Extent:
 # Up to here every permitted vector is compared: exact, and no slower than walking the index, which
 # for 10,000 vectors the planner would not even use.
 EXACT_UP_TO = 10_000
+# An array of the documents leads through their index, where IN would read every vector there is.
 _EXACT = """
-WITH permitted AS MATERIALIZED (
-    SELECT chunk_id, -(vector <#> %(vector)s::vector) AS similarity FROM kb_embedding
-     WHERE space_id = %(space)s AND document_id IN ({scope}))
-SELECT chunk_id, similarity FROM permitted ORDER BY similarity DESC, chunk_id LIMIT %(limit)s
+SELECT chunk_id, -(vector <#> %(vector)s::vector) AS similarity FROM kb_embedding
+ WHERE space_id = %(space)s AND document_id = ANY(ARRAY({scope}))
+ ORDER BY similarity DESC, chunk_id LIMIT %(limit)s
 """
 # Cast, operator and space are those of EmbeddingSpace.create_index. IS TRUE keeps the planner from
 # turning IN into a join, after which it would sort everything instead of walking the index.
