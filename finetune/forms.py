@@ -40,7 +40,10 @@ class DatasetForm(forms.ModelForm):
         else:
             writable = Collection.objects.writable_by(user).order_by("name")
             self.fields["collection"] = forms.ModelChoiceField(
-                writable, label=_("Collection"), help_text=self.fields["collection"].help_text
+                writable,
+                label=_("Collection"),
+                help_text=self.fields["collection"].help_text,
+                empty_label=_("Choose one"),
             )
 
     def clean_reviews_wanted(self) -> int:
