@@ -74,17 +74,16 @@ def documents() -> Iterator[tuple[str, str]]:
 
 
 def alpaca() -> list[dict[str, str]]:
-    """Write pairs as a team would bring them: one question for each thing and place, in two wordings."""
+    """Write pairs as a team would bring them: one question for each thing and place."""
     chance = random.Random(1)
     rows = [
         {
-            "instruction": wording.format(place=place, thing=thing),
+            "instruction": f"Which colour does the {place} {thing} have?",
             "input": "",
             "output": f"The {place} {thing} is {colour_of(thing)}.",
         }
         for thing in THINGS
         for place in PLACES
-        for wording in ("Which colour does the {place} {thing} have?",)
     ]
     chance.shuffle(rows)
     return rows

@@ -73,6 +73,10 @@ def _start() -> None:
         EMBEDDER="hashing",
         DEBUG="false",
         DATABASE_POOL="0",
+        # Tiny models gain nothing from more threads, which wait for each other where tests run
+        # side by side; and sums come out the same bit for bit.
+        OMP_NUM_THREADS="1",
+        HF_HUB_OFFLINE="1",
     )
     for variable in ("GENERATOR", "MODEL_SERVER_URL", "BASE_URL", "ALLOWED_HOSTS", "EMAIL_URL"):
         os.environ.pop(variable, None)

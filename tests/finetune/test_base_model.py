@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from tests.finetune import tiny
 
 pytestmark = pytest.mark.train
 SIZE = {"vocabulary": 500, "hidden": 32, "layers": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,7 @@ def good(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def quick(settings: Settings) -> None:
     settings.EVALUATION = {"max_new_tokens": 32, "batch_size": 16, "forgetting_nats": 5}
 
 

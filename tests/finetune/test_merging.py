@@ -8,17 +8,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from finetune import base_model, contract, merging, recipe, reference
+from finetune import contract, merging, recipe, reference
 from tests.finetune import tiny
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning")]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    base_model.make(folder, tiny.own_texts(), vocabulary=600, hidden=64, layers=2, steps=30)
-    return folder
 
 
 def trained(base: Path, folder: Path, **changes: Any) -> Path:

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 pytest.importorskip("torch")
 
-from finetune import base_model, checkpoints, contract, probe, training
+from finetune import checkpoints, contract, probe, training
 from finetune.models import Dataset, DatasetSnapshot, TrainingRun
 from kb import ingestion
 from kb.files import content_storage
@@ -25,16 +25,8 @@ from tests.finetune import tiny
 pytestmark = [pytest.mark.train, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    base_model.make(folder, tiny.own_texts(), vocabulary=600, hidden=64, layers=2, steps=30)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LOOK_EVERY_S", 0.1)
 
 

@@ -157,7 +157,7 @@ def test_up_with_a_model_asks_it_and_knows_it_in_other_commands(up, tmp_path):
     base = random_models.make_base(tmp_path / "base")
     assert "--model needs a base model" in up.manage("up", "--model").stderr
     assert "There is no base model in" in up.manage("up", "--model", "/nowhere").stderr
-    up.environment |= {"BASE_MODEL": str(base), "OMP_NUM_THREADS": "1"}
+    up.environment |= {"BASE_MODEL": str(base)}
     up.arguments = ["--model"]
     up.start()
     probe = (

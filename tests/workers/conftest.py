@@ -141,7 +141,7 @@ def start_server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 cwd=ROOT,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "API_KEY": key, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "API_KEY": key},
             )
         started.append(process)
         wait_for(lambda: is_up(url) or process.poll() is not None)

@@ -92,8 +92,6 @@ def supervise(references: Path, tmp_path: Path) -> Iterator[Callable[..., Superv
         environment = {
             **os.environ,
             "API_KEY": KEY,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
             "FAKE_LAUNCHER_FORGETS": str(tmp_path / "forgets"),
             "FAKE_LAUNCHER_BREAKS": str(tmp_path / "breaks"),
         }
