@@ -135,7 +135,7 @@ def _base_passes(run: TrainingRun) -> Line | None:
         .first()
     )
     cell = newest.results.get("cells", {}).get("base+retrieval", {}) if newest else {}
-    score = cell.get("token_f1", {}).get("mean", 0)
+    score = cell.get("f1", {}).get("mean", 0)
     if score < GOOD_ENOUGH:
         return None
     sentence = (

@@ -1,0 +1,62 @@
+"""What a pre-flight's numbers mean, and when it says not to train."""
+
+from typing import Any
+
+import pytest
+
+from finetune import advice
+from finetune.models import Dataset, DuplicateCluster, TrainingRun
+from tests.finetune import answered
+
+pytestmark = pytest.mark.django_db
+
+
+def report(train: int = 100, **changes: Any) -> dict[str, Any]:
+    parts = {"kept": train, "truncated": 0, "dropped": 0}
+    return {"rows": {"train": parts, "validation": parts}, "contract": {}, **changes}
+
+
+def said(run: TrainingRun, **changes: Any) -> list[str]:
+    return [
+        line["sentence"]
+        for line in advice.lines(run, report(**changes))
+        if line["name"] == "Advice"
+    ]
+
+
+@pytest.fixture
+def run(dataset: Dataset) -> TrainingRun:
+    snapshot = answered.freeze(dataset, [answered.line_of("glacier")])
+    config = {"base_model": "tiny", "server": "own"}
+    return TrainingRun.objects.create(snapshot=snapshot, name="Next", config=config)
+
+
+def test_enough_pairs_of_a_new_base_need_no_advice(run: TrainingRun) -> None:
+    assert said(run) == []
+
+
+def test_few_pairs_are_advised_against(run: TrainingRun) -> None:
+    (sentence,) = said(run, train=49)
+    assert "49 rows teach a form of answers" in sentence
+
+
+def test_open_duplicates_are_advised_against(run: TrainingRun, dataset: Dataset) -> None:
+    run.snapshot.counts = {"train": 40}
+    for key in ("a", "b"):
+        DuplicateCluster.objects.create(dataset=dataset, kind="exact", key=key, size=3)
+    (sentence,) = said(run)
+    assert sentence.startswith("4 pairs repeat others.")
+
+
+@pytest.mark.parametrize("adapter_is_better", [True, False])
+def test_a_base_that_answers_well_with_sources_is_named(
+    run: TrainingRun, dataset: Dataset, adapter_is_better: bool
+) -> None:
+    adapter = answered.adapter_of(dataset)
+    answered.answered(adapter, better=adapter_is_better)
+    run.config["base_model"] = adapter.base_model
+
+    sentences = said(run)
+
+    assert bool(sentences) is not adapter_is_better
+    assert all("The base with retrieval already reaches 100%" in each for each in sentences)
