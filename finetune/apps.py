@@ -6,3 +6,6 @@ class FinetuneConfig(AppConfig):
 
     name = "finetune"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from finetune import checks  # noqa: F401 - registers them

@@ -45,6 +45,7 @@ def run(stop: threading.Event) -> None:
         except Exception:
             # The row has its sentence; the agent goes on with the next one.
             logger.exception("a training journey broke")
+            stop.wait(IDLE_S)
 
 
 def work_on_next(kind: str, stop: threading.Event) -> bool:
