@@ -7,6 +7,7 @@ row and the newest checkpoint say where to go on.
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -363,20 +365,42 @@ class Follower:
         self._log = folder_of(run) / "recipe.log"
         self._offset = 0
         self._looked_at = time.monotonic()
-        self._evaluations: dict[int, float] = {}
 
     def look(self) -> None:
-        rows = [self._row(line) for line in self._lines() if line["event"] == "train"]
-        TrainingMetric.objects.bulk_create(
-            rows,
-            update_conflicts=True,
-            unique_fields=["run", "step"],
-            update_fields=["loss", "learning_rate", "tokens_per_s", "memory_bytes", "at"],
-        )
-        for step, loss in self._evaluations.items():
-            self.run.metrics.update_or_create(step=step, defaults={"evaluation_loss": loss})
-        self._evaluations.clear()
+        """Take over the lines that came since.
+
+        A process that begins or goes on repeats the steps after its checkpoint, which voids what an
+        earlier one wrote of them.
+        """
+        trained: dict[int, TrainingMetric] = {}
+        checked: dict[int, float] = {}
+        kept = math.inf  # rows of later steps are void
+        for line in self._lines():
+            match line["event"]:
+                case "start" | "resume":
+                    last = line.get("step", -1)
+                    kept = min(kept, last)
+                    trained = {step: row for step, row in trained.items() if step <= last}
+                    checked = {step: loss for step, loss in checked.items() if step <= last}
+                case "train":
+                    trained[line["step"]] = self._row(line)
+                case "evaluation":
+                    checked[line["step"]] = line["loss"]
+        self._write(list(trained.values()), checked, kept)
         self._count()
+
+    def _write(self, rows: list[TrainingMetric], checked: dict[int, float], kept: float) -> None:
+        with transaction.atomic():
+            if kept < math.inf:
+                self.run.metrics.filter(step__gt=kept).delete()
+            TrainingMetric.objects.bulk_create(
+                rows,
+                update_conflicts=True,
+                unique_fields=["run", "step"],
+                update_fields=["loss", "learning_rate", "tokens_per_s", "memory_bytes", "at"],
+            )
+            for step, loss in checked.items():
+                self.run.metrics.update_or_create(step=step, defaults={"evaluation_loss": loss})
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """Give the lines that came since; a line that is still being written waits."""
@@ -389,17 +413,15 @@ class Follower:
                     break
                 self._offset += len(raw)
                 try:
-                    line = json.loads(raw)
+                    yield json.loads(raw)
                 except ValueError:
                     continue  # torn when an earlier process was killed
-                if line["event"] == "evaluation":
-                    self._evaluations[line["step"]] = line["loss"]
-                yield line
 
     def _row(self, line: Mapping[str, Any]) -> TrainingMetric:
         self.step, self.steps = line["step"], line["steps"]
         names = ("step", "loss", "learning_rate", "tokens_per_s", "memory_bytes")
-        return TrainingMetric(run=self.run, **{name: line.get(name) for name in names})
+        at = datetime.fromtimestamp(line["time"], UTC)
+        return TrainingMetric(run=self.run, at=at, **{name: line.get(name) for name in names})
 
     def _count(self) -> None:
         """Add the time since the last look, what the devices drew in it, and its price."""

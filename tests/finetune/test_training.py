@@ -175,10 +175,17 @@ def test_a_killed_recipe_goes_on_from_its_checkpoint(
     run.refresh_from_db()
     assert "newest checkpoint" in run.error
 
+    # The next agent is stopped, so that a third one reads the steps that the file holds twice.
+    stop = threading.Event()
+    thread = train_in_thread(stop)
+    wait_for_step(run, 6)
+    stop.set()
+    thread.join(timeout=120)
+    Job.objects.update(not_before="2020-01-01T00:00Z")
     train_next()
 
     run.refresh_from_db()
-    assert run.state == "succeeded"
+    assert (run.state, run.error) == ("succeeded", "")
     assert Job.objects.get(pk=run.job_id).attempts == 2
     steps = list(run.metrics.exclude(loss=None).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, len(steps) + 1))
@@ -217,6 +224,42 @@ def test_a_stopped_agent_puts_the_run_back_and_a_cancelled_one_ends(
     thread.join(timeout=120)
     run.refresh_from_db()
     assert (run.state, run.cancel_requested) == ("queued", False)
+
+
+def reported(event: str, step: int, **values: object) -> str:
+    line = {"event": event, "time": 1.8e9 + step, "step": step, "steps": 9, **values}
+    return json.dumps(line) + "\n"
+
+
+def trained(step: int, loss: float) -> str:
+    return reported("train", step, loss=loss, learning_rate=1e-4)
+
+
+def test_a_metrics_file_that_holds_steps_twice_gives_each_once(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    run = planned(snapshot, alice, base)
+    path = training.folder_of(run) / "out" / training.METRICS
+    path.parent.mkdir(parents=True)
+    killed = trained(1, 5.0) + trained(2, 4.0) + reported("evaluation", 2, loss=4.5)
+    killed += trained(3, 3.0) + '{"event": "tra\n'
+    path.write_text(reported("start", -1) + killed)
+    training.Follower(run).look()
+    assert dict(run.metrics.values_list("step", "loss")) == {1: 5.0, 2: 4.0, 3: 3.0}
+
+    # Killed without a word: step 2 is made again, 3 is void, and an agent reads from the start.
+    with path.open("a") as file:
+        file.write(reported("resume", 1) + trained(2, 4.1))
+    for _ in range(2):
+        follower = training.Follower(run)
+        follower.look()
+        assert dict(run.metrics.values_list("step", "loss")) == {1: 5.0, 2: 4.1}
+        assert not run.metrics.exclude(evaluation_loss=None).exists()
+    with path.open("a") as file:
+        file.write(trained(3, 3.1) + reported("resume", 2) + trained(3, 3.2))
+    follower.look()
+    assert dict(run.metrics.values_list("step", "loss")) == {1: 5.0, 2: 4.1, 3: 3.2}
+    assert (follower.step, follower.steps) == (3, 9)
 
 
 def test_a_run_over_several_processes_is_stopped_and_goes_on(
