@@ -280,7 +280,7 @@ MAX_ANSWER_TOKENS = positive("MAX_ANSWER_TOKENS", default=512)
 # --- Serving ----------------------------------------------------------------------------------
 # What loads adapters: our own model server, vLLM, or TGI under workers/tgi_supervisor.py.
 MODEL_SERVER_KIND = choice("MODEL_SERVER_KIND", default="own", among=("own", "vllm", "tgi"))
-MODEL_SERVER_ADMIN_URL = env.str("MODEL_SERVER_ADMIN_URL", default=MODEL_SERVER_URL)
+MODEL_SERVER_ADMIN_URL = env.str("MODEL_SERVER_ADMIN_URL", default="") or MODEL_SERVER_URL
 TGI_SUPERVISOR_DIR = env.str("TGI_SUPERVISOR_DIR", default=str(DATA_DIR / "tgi"))
 SECOND_PERSON_ACTIVATES = env.bool("SECOND_PERSON_ACTIVATES", default=False)
 

@@ -16,7 +16,8 @@ from kb.embedders.minilm import MiniLMEmbedder
 class Command(BaseCommand):
     help = (
         "Collect static files, write the embedding model's graph, migrate, create the first"
-        " administrator, queue the project's own documents. Quick when nothing is to do."
+        " administrator, queue the project's own documents, make the folder shared with TGI's"
+        " supervisor. Quick when nothing is to do."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -25,6 +26,7 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         call_command("create_first_admin")
         call_command("load_own_docs")
+        make_shared_folder()
 
 
 def collect_static() -> None:
@@ -52,3 +54,9 @@ def write_graph() -> None:
     embedder = get_backend("EMBEDDER")
     if isinstance(embedder, MiniLMEmbedder) and not embedder.graph_path.exists():
         embedder.write_graph()
+
+
+def make_shared_folder() -> None:
+    """Make it ours before TGI's supervisor does, which may run as root: we write into it, too."""
+    if settings.MODEL_SERVER_KIND == "tgi":
+        Path(settings.TGI_SUPERVISOR_DIR).mkdir(parents=True, exist_ok=True)
