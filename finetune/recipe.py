@@ -55,7 +55,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from finetune import checkpoints, contract, packing
+from finetune import chat_templates, checkpoints, contract, packing
 from finetune.examples import Example, Prepared, SnapshotUnreadable, prepare, read_lines
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 
@@ -66,7 +66,6 @@ STOPPED, TAKEN = 3, 4
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
-_SAME_DAY = "{% macro strftime_now(format) %}01 Jan 2026{% endmacro %}"
 # transformers tells flash attention where parts begin only in a batch of one row.
 _ONE_ROW = ("flash_attention_2",)
 
@@ -204,8 +203,7 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
             f"{base.name} has no chat template, so nobody could ask it questions. Take the "
             "instruction-tuned form of this model."
         )
-    if isinstance(tokenizer.chat_template, str) and "strftime_now" in tokenizer.chat_template:
-        tokenizer.chat_template = _SAME_DAY + tokenizer.chat_template
+    tokenizer.chat_template = chat_templates.on_one_day(tokenizer.chat_template)
     return tokenizer
 
 
@@ -231,7 +229,9 @@ def _about(
                 **checkpoints.hashes_of(base, "*.json"),
             },
         },
-        "template_sha256": hashlib.sha256(template.removeprefix(_SAME_DAY).encode()).hexdigest(),
+        "template_sha256": hashlib.sha256(
+            template.removeprefix(chat_templates.ON_ONE_DAY).encode()
+        ).hexdigest(),
         "processes": device.num_processes,
         "device": device_name(),
     }

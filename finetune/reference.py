@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from finetune import recipe
 from finetune.examples import read_lines
@@ -35,7 +35,7 @@ def measure(
     Computes in float32 on the processor and bfloat16 on a GPU, as our model server does. Give
     chats whose answers the adapter has learned, so that these end and differ from the base's.
     """
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+    tokenizer = recipe.load_tokenizer(base)
     plain = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=torch.float32 if device == "cpu" else torch.bfloat16,
@@ -57,7 +57,7 @@ def measure(
 
 def answer_alone(folder: Path, chats: Sequence[Messages], *, tokens: int) -> list[Answer]:
     """Answer each chat greedily with a model that stands by itself, in fp32."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = recipe.load_tokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     ).eval()

@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from jinja2 import TemplateError
 
+from finetune import chat_templates
 from workers.serving import app, bodies
 from workers.serving.generation import CannotLoad, Limits
 
@@ -111,7 +112,8 @@ def named_folders(listed: str) -> list[tuple[str, Path]]:
 
 
 def template_of(tokenizer: Any) -> bodies.Template:
-    """Return the function that renders messages as the model was taught."""
+    """Return the function that renders messages as the model was taught, on the day of training."""
+    tokenizer.chat_template = chat_templates.on_one_day(tokenizer.chat_template)
 
     def render(messages: list[bodies.Json]) -> str:
         if not tokenizer.chat_template:

@@ -6,11 +6,12 @@ TGI takes adapters only at its start. So a change starts instances with the new 
 ready → probed → switched → the old ones drained. Clients keep one address, which forwards each
 connection to an instance that serves. FOLDER is shared with finetune/loading.py: wanted.json tells
 which adapters should be loaded, state.json what became of it. What follows `--` goes to the
-launcher. docs/model-server.md
+launcher, and the base's chat template as it was in training. docs/model-server.md
 """
 
 import argparse
 import asyncio
+import hashlib
 import logging
 import os
 import signal
@@ -20,13 +21,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import httpx2
 
-from finetune import loading, probe
+from finetune import chat_templates, loading, probe
 from workers import processes
 
 logger = logging.getLogger("tgi_supervisor")
@@ -95,18 +96,31 @@ class Instance:
 
 def start(options: Options, device: str, adapters: Mapping[str, str]) -> Instance:
     port = free_port()
-    environment = dict(os.environ)
-    if device:
-        environment["CUDA_VISIBLE_DEVICES"] = device
-    if options.key:
-        environment["API_KEY"] = options.key
     process = subprocess.Popen(
         command(options, port, adapters),
-        env=environment,
+        env=environment(options, device, port),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
     return Instance(device, dict(adapters), port, process)
+
+
+def environment(options: Options, device: str, port: int) -> dict[str, str]:
+    """Give an instance sockets of its own: TGI takes away those that another one left or uses.
+
+    An empty API_KEY would count as a key.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "API_KEY"}
+    own = {
+        "SHARD_UDS_PATH": f"/tmp/tgi-{port}",
+        "MASTER_PORT": str(free_port()),
+        "PROMETHEUS_PORT": str(free_port()),
+    }
+    if device:
+        own["CUDA_VISIBLE_DEVICES"] = device
+    if options.key:
+        own["API_KEY"] = options.key
+    return kept | own
 
 
 def command(options: Options, port: int, adapters: Mapping[str, str]) -> list[str]:
@@ -122,6 +136,54 @@ def command(options: Options, port: int, adapters: Mapping[str, str]) -> list[st
         *(("--lora-adapters", listed) if listed else ()),
         *options.arguments,
     ]
+
+
+def with_template(options: Options) -> Options:
+    """Let the launcher render chats as the training did; as it is where the base is not known.
+
+    TGI reads the template from one file only, and writes the day of the request where a template
+    asks for it. What was written for the base before serves when the hub is away.
+    """
+    given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    given.add_argument("--model-id", default=os.environ.get("MODEL_ID", ""))
+    given.add_argument("--revision", default=os.environ.get("REVISION", ""))
+    given.add_argument("--tokenizer-config-path", default=os.environ.get("TOKENIZER_CONFIG_PATH"))
+    base = given.parse_known_args(options.arguments)[0]
+    if base.tokenizer_config_path or not base.model_id:
+        return options
+    digest = hashlib.sha256(f"{base.model_id}@{base.revision}".encode()).hexdigest()[:8]
+    path = options.folder / f"tokenizer_config-{digest}.json"
+    try:
+        config = chat_templates.config_with_template(_files_of(base.model_id, base.revision))
+    except (httpx2.HTTPError, OSError, ValueError) as error:
+        logger.warning("the chat template of %s cannot be read: %s", base.model_id, error)
+    else:
+        if config is not None:
+            loading.write_json(path, config)
+    if not path.is_file():
+        return options
+    return replace(options, arguments=("--tokenizer-config-path", str(path), *options.arguments))
+
+
+def _files_of(base: str, revision: str) -> chat_templates.ReadFile:
+    """Read the files of a folder, or of a model of the hub. The latter raises HTTPError."""
+    if Path(base).is_dir():
+        return chat_templates.files_in(Path(base))
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    token = os.environ.get("HF_TOKEN", "")
+
+    def read(name: str) -> str | None:
+        response = httpx2.get(
+            f"{hub}/{base}/resolve/{revision or 'main'}/{name}",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            follow_redirects=True,
+            timeout=30.0,
+        )
+        if response.status_code == 404:
+            return None
+        return response.raise_for_status().text
+
+    return read
 
 
 def free_port() -> int:
@@ -376,7 +438,7 @@ def main() -> None:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     options = parse(sys.argv[1:])
     options.folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(supervise(options))
+    asyncio.run(supervise(with_template(options)))
 
 
 if __name__ == "__main__":

@@ -124,15 +124,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start_server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """Return a function that starts the model server: options, key → Server."""
+    """Return a function that starts the model server: options, adapters, key, base → Server."""
     started = []
 
-    def start(*options: str, adapters: str = "abc", key: str = KEY) -> Server:
+    def start(
+        *options: str, adapters: str = "abc", key: str = KEY, base: Path = models / "base"
+    ) -> Server:
         listed = ",".join(f"{name}={models / name}" for name in adapters)
         log = tmp_path_factory.mktemp("server") / "log"
         url = f"http://127.0.0.1:{(port := free_port())}"
         command = [
-            *(sys.executable, "-m", "workers.model_server", str(models / "base")),
+            *(sys.executable, "-m", "workers.model_server", str(base)),
             *("--port", str(port), "--threads", "1", "--lora-adapters", listed, *options),
         ]
         with log.open("wb") as output:

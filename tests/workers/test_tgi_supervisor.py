@@ -1,5 +1,6 @@
 """TGI's supervisor with a launcher that runs our model server as TGI behaves."""
 
+import http.server
 import json
 import os
 import signal
@@ -11,10 +12,11 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 
 from finetune import loading
@@ -160,6 +162,76 @@ def test_the_start_line_names_paths_and_the_training_type():
     assert "--dtype bfloat16 --usage-stats off --lora-adapters x-v1-0a=/x,y-v2-0b=/y" in line
     assert line.endswith("--model-id /m")
     assert "--lora-adapters" not in tgi_supervisor.command(options, 81, {})
+
+
+def test_two_instances_on_one_machine_share_no_socket_and_no_empty_key(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("API_KEY", "")
+    options = tgi_supervisor.Options(Path("/shared"))
+    one, other = (tgi_supervisor.environment(options, "0", port) for port in (4001, 4002))
+    for name in ("SHARD_UDS_PATH", "MASTER_PORT", "PROMETHEUS_PORT"):
+        assert one[name] != other[name]
+    assert "API_KEY" not in one
+    assert one["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_tgi_is_given_the_template_of_the_training(models: Path, tmp_path: Path):
+    arguments = ("--model-id", str(models / "base"), "--max-total-tokens", "512")
+    options = tgi_supervisor.with_template(tgi_supervisor.Options(tmp_path, arguments=arguments))
+    flag, path, *rest = options.arguments
+    assert (flag, tuple(rest)) == ("--tokenizer-config-path", arguments)
+    written = json.loads(Path(path).read_text())
+    assert written["chat_template"] == (models / "base" / "chat_template.jinja").read_text()
+    assert written["eos_token"] == "<|end|>"
+    own = replace(options, arguments=("--tokenizer-config-path", "/mine", *arguments))
+    assert tgi_supervisor.with_template(own) is own
+
+
+def test_the_template_of_a_model_of_the_hub_is_kept_for_when_that_is_away(
+    httpserver_of: Callable[[dict[str, str]], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    template = "{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}"
+    config = json.dumps({"eos_token": "<e>", "chat_template": template})
+    url = httpserver_of({"/org/base/resolve/main/tokenizer_config.json": config})
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    options = tgi_supervisor.Options(tmp_path, arguments=("--model-id", "org/base"))
+
+    for _ in range(2):
+        path = Path(tgi_supervisor.with_template(options).arguments[1])
+        shown = jinja2.Template(json.loads(path.read_text())["chat_template"])
+        assert shown.render(messages=[{"content": "!"}]) == "01 Jan 2026!"
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    other = replace(options, arguments=("--model-id", "org/other"))
+    assert tgi_supervisor.with_template(other) is other
+
+
+@pytest.fixture
+def httpserver_of() -> Iterator[Callable[[dict[str, str]], str]]:
+    """Return a function that serves texts: path → text, gives the URL."""
+    started = []
+
+    def serve(texts: dict[str, str]) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                text = texts.get(self.path)
+                self.send_response(404 if text is None else 200)
+                self.end_headers()
+                self.wfile.write((text or "").encode())
+
+            def log_message(self, *_: object) -> None: ...
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in started:
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_set_changes_without_a_failed_request(supervise: Callable[..., Supervised]):
