@@ -98,6 +98,24 @@ def test_the_menu_of_the_last_row_is_not_cut_off(
     expect(page.get_by_role("link", name="Delete")).to_be_in_viewport(ratio=1)
 
 
+def test_a_row_that_is_being_read_stays_chosen_and_its_menu_open(
+    alice: User, visit: Visit, add_document: AddDocument
+) -> None:
+    add_document("waits.md", "# Waits", wait=False)
+    page = visit(alice, "/documents/")
+    box = page.get_by_role("checkbox", name="Select waits")
+    box.check()
+    page.get_by_label("Actions for waits").click()
+    # The row is drawn anew each two seconds.
+    page.locator("#selection tbody tr").evaluate("row => { row.dataset.old = ''; }")
+    expect(page.locator("[data-old]")).to_have_count(0)
+
+    expect(box).to_be_checked()
+    expect(page.locator("[data-selected-count]")).to_have_text("1")
+    expect(page.get_by_role("link", name="Download")).to_be_visible()
+    expect(page.get_by_label("Actions for waits")).to_be_focused()
+
+
 def test_the_same_file_and_a_new_version_say_so(
     visit: Visit, alice: User, collection: Collection, add_document: AddDocument
 ) -> None:

@@ -65,6 +65,18 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("htmx:afterSettle", showSelection);
 
+// A row that is drawn again while it is read stays chosen, with its menu open and the focus in it.
+const stops = (row) => [...row.querySelectorAll('a, button, summary, input:not([type="hidden"])')];
+document.addEventListener("htmx:oobBeforeSwap", ({ detail: { target, fragment } }) => {
+  const drawn = fragment.querySelector("tr");
+  if (!drawn || !target.closest("#selection")) return;
+  const [was, now] = [target, drawn].map((row) => row.querySelector('input[name="document"]'));
+  if (was && now) now.checked = was.checked;
+  drawn.querySelector("details.menu").open = target.querySelector("details.menu").open;
+  const focused = stops(target).indexOf(document.activeElement);
+  if (focused >= 0) setTimeout(() => stops(drawn)[focused]?.focus());
+});
+
 // ---- Adding files -----------------------------------------------------------------------------
 const AT_ONCE = 3;
 const REFRESH_EVERY_MS = 1500;
