@@ -123,6 +123,22 @@ def source_of_citation(citation: Citation, marker: int, **fields: Any) -> dict[s
     }
 
 
+def of_other_collections(
+    offered: Iterable[Citation], kept: Iterable[Citation], home: Collection
+) -> list[Citation]:
+    """Give one passage of each collection that an answer drew on and that `kept` says nothing of.
+
+    An answer may hold words of a passage that it does not cite: who sees a pair made of it must be
+    able to read that collection too. The curators of `home`, the pair's own, always can.
+    """
+    known = {home.pk, *(one.collection_id for one in kept)}
+    others: dict[int | None, Citation] = {}
+    for one in offered:
+        if one.collection_id not in known:
+            others.setdefault(one.collection_id, one)
+    return list(others.values())
+
+
 def _clean(content: Mapping[str, Any]) -> dict[str, Any]:
     cleaned = {name: content[name] for name in CONTENT_FIELDS if name in content}
     if not str(cleaned.get("instruction", "")).strip():

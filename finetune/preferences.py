@@ -10,7 +10,8 @@ A rating alone, an answer asked for again and left unrated, two answers rated al
 failed, were stopped or say the same make no pair. A corrected answer comes by way of triage.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from finetune import curation
 from finetune.markers import cited, renumber
@@ -31,9 +32,22 @@ def dataset_for(collection: Collection) -> Dataset:
     return made
 
 
-def from_rating(feedback: Feedback, collection: Collection) -> list[InstructionPair]:
+def home_of(message: Message, offered: Sequence[Citation]) -> Collection | None:
+    """Give the collection cited most, else offered most, else one that was asked; else None."""
+    marked = [one for one in offered if one.is_cited and one.collection_id] or offered
+    counted = Counter(one.collection_id for one in marked if one.collection_id)
+    if counted:
+        return Collection.objects.get(pk=counted.most_common(1)[0][0])
+    conversation = message.conversation
+    readable = Collection.objects.readable_by(conversation.user).order_by("pk")
+    asked = conversation.collections.values("pk")
+    return readable.filter(pk__in=asked).first() or readable.first()
+
+
+def from_rating(feedback: Feedback) -> list[InstructionPair]:
     """Write the preference pairs that a rating completes; each only once."""
-    return [_pair(chosen, turned_down, collection) for chosen, turned_down in choices(feedback)]
+    made = (_pair(chosen, turned_down) for chosen, turned_down in choices(feedback))
+    return [pair for pair in made if pair is not None]
 
 
 def choices(feedback: Feedback) -> Iterator[tuple[Message, Message]]:
@@ -77,40 +91,57 @@ def _rating(answer: Message) -> int | None:
     return next((feedback.value for feedback in answer.feedback.all()), None)
 
 
-def _pair(chosen: Message, turned_down: Message, collection: Collection) -> InstructionPair:
-    offered = list(chosen.citations.select_related("version", "document").order_by("marker"))
-    # The other answer may have been offered other passages under the same numbers.
-    places = {_place(citation): citation.marker for citation in offered}
-    same = {
-        citation.marker: places[_place(citation)]
-        for citation in turned_down.citations.all()
-        if _place(citation) in places
-    }
-    rejected = renumber(turned_down.text, same)
-    named = cited(chosen.text, rejected)
-    kept = [one for one in offered if one.marker in named or chosen.found_nothing]
-    numbers = {one.marker: number for number, one in enumerate(kept, start=1)}
+def _pair(chosen: Message, turned_down: Message) -> InstructionPair | None:
+    """Write the pair where the chosen answer belongs; None when that is nowhere."""
+    mine = _offered(chosen)
+    home = home_of(chosen, mine)
+    if home is None:
+        return None
+    # That nothing was found tells nothing of the passages.
+    theirs = [] if turned_down.found_nothing else _offered(turned_down)
+    # Either answer may have been offered other passages, or the same under other numbers.
+    passages = {_place(one): one for one in (*theirs, *mine)}
+    joint = {place: number for number, place in enumerate(map(_place, mine), start=1)}
+    for place in map(_place, theirs):
+        joint.setdefault(place, len(joint) + 1)
+    output = renumber(chosen.text, {one.marker: joint[_place(one)] for one in mine})
+    rejected = renumber(turned_down.text, {one.marker: joint[_place(one)] for one in theirs})
+    named = cited(output, rejected)
+    kept = [
+        passages[place]
+        for place, number in joint.items()
+        if number in named or (chosen.found_nothing and passages[place] in mine)
+    ]
+    kept += curation.of_other_collections(passages.values(), kept, home)
+    numbers = {joint[_place(one)]: number for number, one in enumerate(kept, start=1)}
     assert chosen.parent is not None
     return curation.create_pair(
         None,
-        dataset_for(collection),
+        dataset_for(home),
         origin=InstructionPair.Origin.PREFERENCE,
         origin_key=f"{chosen.pk}>{turned_down.pk}",
         content={
             "instruction": chosen.parent.text,
-            "output": renumber(chosen.text, numbers),
+            "output": renumber(output, numbers),
             "rejected": renumber(rejected, numbers),
         },
         sources=[
             curation.source_of_citation(
-                one, numbers[one.marker], is_distractor=chosen.found_nothing
+                one, number, is_distractor=chosen.found_nothing or joint[_place(one)] not in named
             )
-            for one in kept
+            for number, one in enumerate(kept, start=1)
         ],
         message=chosen,
         author_label=f"{chosen.generator or 'An answer'}, chosen by a person"[:200],
     )
 
 
-def _place(citation: Citation) -> tuple[int | None, int, int]:
-    return citation.version_id, citation.start, citation.end
+def _offered(answer: Message) -> list[Citation]:
+    return list(answer.citations.select_related("version", "document").order_by("marker"))
+
+
+def _place(citation: Citation) -> tuple[int | None, int | None, int, int, str]:
+    """Tell passages apart; those of a version that is gone by their words."""
+    return (
+        citation.version_id, citation.collection_id, citation.start, citation.end, citation.quote
+    )  # fmt: skip

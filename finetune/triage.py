@@ -6,7 +6,6 @@ comes here.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -87,7 +86,7 @@ def _bring_in(feedback: Feedback) -> bool:
     """Make the item of a rating; False where no collection can be named that it belongs to."""
     message = feedback.message
     offered = list(message.citations.all())
-    collection = _collection_of(message, offered)
+    collection = preferences.home_of(message, offered)
     if collection is None or message.parent is None:
         return False
     with transaction.atomic():
@@ -107,7 +106,7 @@ def _bring_in(feedback: Feedback) -> bool:
             return False
         behind = {one.collection_id for one in offered if one.collection_id is not None}
         item.passage_collections.set([collection.pk] if message.found_nothing else behind)
-        preferences.from_rating(feedback, collection)
+        preferences.from_rating(feedback)
     return True
 
 
@@ -117,18 +116,6 @@ def _signal(feedback: Feedback) -> str:
     if feedback.value == Feedback.Value.UP:
         return Signal.UP
     return Signal.NOTHING_FOUND if feedback.message.found_nothing else Signal.DOWN
-
-
-def _collection_of(message: Message, offered: Sequence[Citation]) -> Collection | None:
-    """Give the collection cited most, else offered most, else one that was asked."""
-    marked = [one for one in offered if one.is_cited and one.collection_id] or offered
-    counted = Counter(one.collection_id for one in marked if one.collection_id)
-    if counted:
-        return Collection.objects.get(pk=counted.most_common(1)[0][0])
-    conversation = message.conversation
-    readable = Collection.objects.readable_by(conversation.user).order_by("pk")
-    asked = conversation.collections.values("pk")
-    return readable.filter(pk__in=asked).first() or readable.first()
 
 
 # --- What went wrong, guessed --------------------------------------------------------------------
@@ -355,7 +342,8 @@ def prefill(
     """Give the content and the sources of the pair that an item becomes.
 
     A correction gets the markers of the passages that carry it. Sources are those that the texts
-    name, or those the answer cited where they name none.
+    name, or those the answer cited where they name none; and one of each other collection that the
+    answer was offered, as a distractor, because its words may stand in the answer.
     """
     offered = passages_of(item, user)
     answer, right = item.message.text, (output or item.corrected_answer).strip()
@@ -384,7 +372,18 @@ def prefill(
         rows.insert(0, curation.source_of_chunk(chunk, 1))
     for name in ("output", "rejected"):
         content[name] = renumber(content[name], numbers)
+    others = [] if item.message.found_nothing else _uncited(item, kept)
+    rows += [
+        curation.source_of_citation(one, number, is_distractor=True)
+        for number, one in enumerate(others, start=len(rows) + 1)
+    ]
     return content, rows
+
+
+def _uncited(item: TriageItem, kept: Iterable[Citation]) -> list[Citation]:
+    # Not only what is there: a passage of a collection that was deleted leaves administrators only.
+    offered = item.message.citations.select_related("version", "document").order_by("marker")
+    return curation.of_other_collections(offered, kept, item.collection)
 
 
 def _nothing(

@@ -2,7 +2,7 @@ import pytest
 
 from finetune import preferences, triage
 from finetune.models import InstructionPair, TriageItem
-from kb.models import Document, Message, User
+from kb.models import Collection, Document, Message, User
 from tests.conftest import AddDocument
 from tests.finetune.rated import answer, ask, rate
 
@@ -135,3 +135,61 @@ def test_a_pair_deleted_by_a_curator_does_not_come_back(question: Message, ice: 
 
     assert pairs() == []
     assert TriageItem.objects.count() == 2
+
+
+@pytest.fixture
+def merger(add_document: AddDocument, alice: User) -> Document:
+    """A document of a collection that alice may read and bob may not."""
+    closed = Collection.objects.create(name="Closed")
+    closed.grant(alice, "owner")
+    return add_document("merger.md", "# Merger\n\nThe merger is on Friday.\n", to=closed)
+
+
+def test_both_answers_keep_their_passages(
+    question: Message, ice: Document, river: Document, merger: Document
+) -> None:
+    rate(answer(question, "It is cold [1]. The merger is on Friday [2].", river, merger,
+                cites=(1, 2)), -1)  # fmt: skip
+    rate(answer(question, "In late summer. [1]", ice), 1)
+
+    (pair,) = pairs()
+
+    assert pair.output == "In late summer. [1]"
+    assert pair.rejected == "It is cold [2]. The merger is on Friday [3]."
+    sources = pair.sources.order_by("marker")
+    assert [s.document for s in sources] == [ice, river, merger]
+    assert not any(source.is_distractor for source in sources)
+
+
+@pytest.mark.parametrize("cites", [(1,), ()])
+def test_a_turned_down_answer_shows_nothing_of_a_closed_collection(
+    question: Message,
+    ice: Document,
+    merger: Document,
+    alice: User,
+    bob: User,
+    cites: tuple[int, ...],
+) -> None:
+    ice.collection.grant(bob, "curator")
+    mark = " [1]" if cites else ""
+    rate(answer(question, f"The merger is on Friday{mark}.", merger, cites=cites), -1)
+    rate(answer(question, "In late summer. [1]", ice), 1)
+
+    (pair,) = pairs()
+
+    assert "merger" in pair.rejected
+    assert InstructionPair.objects.visible_to(alice).get() == pair
+    assert not InstructionPair.objects.visible_to(bob).exists()
+
+
+def test_a_chosen_answer_shows_nothing_of_a_closed_collection_that_it_does_not_cite(
+    question: Message, ice: Document, merger: Document, bob: User
+) -> None:
+    ice.collection.grant(bob, "curator")
+    rate(answer(question, "In winter. [1]", ice), -1)
+    rate(answer(question, "Late in summer [1]. The merger is on Friday.", ice, merger), 1)
+
+    (pair,) = pairs()
+
+    assert [s.is_distractor for s in pair.sources.order_by("marker")] == [False, True]
+    assert not InstructionPair.objects.visible_to(bob).exists()

@@ -207,6 +207,23 @@ def test_an_answer_rated_right_becomes_a_pair_when_a_curator_wants_it(
     assert (pair.output, pair.rejected) == ("The glacier melts in late summer. [1]", "")
 
 
+def test_a_pair_is_as_closed_as_the_passages_of_its_answer(
+    question: Message, ice: Document, alice: User, bob: User, add_document: AddDocument
+) -> None:
+    closed = Collection.objects.create(name="Closed")
+    closed.grant(alice, "owner")
+    ice.collection.grant(bob, "curator")
+    merger = add_document("merger.md", "# Merger\n\nThe merger is on Friday.\n", to=closed)
+    # It repeats what it was offered and does not say from where.
+    message = answer(question, "In winter [1]. The merger is on Friday.", ice, merger)
+    item = item_of(message, corrected="It melts in late summer.")
+
+    pair = triage.draft_pair(item, alice, Dataset.objects.create(collection=item.collection))
+
+    assert [s.is_distractor for s in pair.sources.order_by("marker")] == [False, True]
+    assert not InstructionPair.objects.visible_to(bob).exists()
+
+
 def test_a_right_not_in_the_documents_becomes_an_abstention(
     question: Message, ice: Document, dataset: Dataset, alice: User
 ) -> None:
