@@ -32,6 +32,7 @@ from finetune.models import (
     AuditEvent,
     Dataset,
     DatasetSnapshot,
+    Erasure,
     Evaluation,
     EvaluationItem,
     InstructionPair,
@@ -118,6 +119,13 @@ def end_exhausted() -> int:
     return dead.update(state=Evaluation.State.FAILED, finished_at=timezone.now())
 
 
+def _forget_since(evaluation: Evaluation) -> None:
+    """Take out what was erased since this began, and was asked nevertheless."""
+    erasures = Erasure.objects.filter(at__gte=evaluation.created_at)
+    pairs = {pair for found in erasures.values_list("pair_ids", flat=True) for pair in found}
+    forget(pairs)
+
+
 def forget(pairs: Collection[int]) -> int:
     """Take the words out of what was asked about these pairs; scores stay. Gives the answers' number.
 
@@ -161,6 +169,8 @@ def evaluate(job: Job, *, stop: Stop) -> None:
     except Exception:
         _fail(evaluation, job, BROKEN)
         raise
+    finally:
+        _forget_since(evaluation)
 
 
 def _say(evaluation: Evaluation, **values: Any) -> None:
@@ -214,7 +224,10 @@ def _spread(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
 
 
 def _test_lines(snapshot: DatasetSnapshot) -> list[dict[str, Any]]:
-    """Give the test part, without pairs that turned stale since: their answers are no measure."""
+    """Give the test part, without pairs that turned stale since: their answers are no measure.
+
+    Nor those that were erased, which may be gone altogether.
+    """
     with snapshot.file.open("rb") as file:
         lines = (json.loads(line) for line in file if line.strip())
         asked = [line for line in lines if line.get("split") == "test"]
@@ -223,6 +236,7 @@ def _test_lines(snapshot: DatasetSnapshot) -> list[dict[str, Any]]:
         state=InstructionPair.State.STALE,
     )
     left_out = set(stale.values_list("pk", flat=True))
+    left_out.update(*snapshot.erasures.values_list("pair_ids", flat=True))
     return [line for line in asked if line.get("pair") not in left_out]
 
 
@@ -362,7 +376,7 @@ def _lines(path: Path, *, stop: Stop, lost: threading.Event) -> Iterator[dict[st
     finally:
         kill(process)
         pumping.join()
-        path.unlink()  # it holds the words of the pairs
+        path.unlink(missing_ok=True)  # it holds the words of the pairs
     if code:
         last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
         raise EvaluationRefused(last if code == REFUSED else ENDED.format(code=code, last=last))

@@ -132,6 +132,7 @@ def draft_runs() -> int:
             created_by=None,
             created_at__gte=rule.last_fired_at,
             runs=None,
+            erasures=None,  # nothing may be trained on what must be forgotten
         ).first()
         last = last_run(rule.dataset)
         if snapshot is not None and last is not None and (config := _next(last.run)):

@@ -46,6 +46,10 @@ BROKEN = "Freezing stopped because of a fault in the program; the log has the de
 MOST_BYTES = 2**32
 
 
+class Forgotten(Exception):
+    """A pair turned stale while it was being frozen; what it holds may have to be forgotten."""
+
+
 class NothingToFreeze(Exception):
     """No approved pair is left. The message is a sentence for the person."""
 
@@ -122,6 +126,8 @@ def freeze(job: Job) -> None:
         _fail(job, snapshot, str(error), code="nothing")
     except EmbeddingError as error:
         job.release(error=str(error))
+    except Forgotten:
+        job.release(error="A pair turned stale meanwhile; it is frozen anew.")
     except LeaseLost:
         logger.info("job %s was taken over by another worker", job.pk)
     except Exception:
@@ -436,8 +442,15 @@ def _leaks_into(
 
 
 def _publish(snapshot: DatasetSnapshot, frozen: Frozen, name: str, file_hash: str) -> None:
-    """Write rows, audience and report; from then on the database refuses changes."""
+    """Write rows, audience and report; from then on the database refuses changes.
+
+    Raises Forgotten. An erasure of the data set waits for this, or this for the erasure.
+    """
     rows, dataset = frozen.rows, snapshot.dataset
+    Dataset.objects.select_for_update().get(pk=dataset.pk)
+    keys = [row.pair.pk for row in rows]
+    if InstructionPair.objects.filter(pk__in=keys, state=InstructionPair.State.STALE).exists():
+        raise Forgotten
     SnapshotRow.objects.bulk_create(
         (
             SnapshotRow(

@@ -1,6 +1,7 @@
 from finetune.models.audit import AuditEvent
 from finetune.models.cleaning import Cleaning
 from finetune.models.drafting import Drafting
+from finetune.models.erasure import ErasedCopy, Erasure
 from finetune.models.imports import ColumnMapping, ImportProblem, PairImport
 from finetune.models.pairs import (
     Dataset,
@@ -37,6 +38,8 @@ __all__ = [
     "Drafting",
     "DuplicateCluster",
     "DuplicateMember",
+    "ErasedCopy",
+    "Erasure",
     "Evaluation",
     "EvaluationItem",
     "GapQuestion",

@@ -15,6 +15,8 @@ from kb.models import Collection, Job, User
 if TYPE_CHECKING:
     from django_stubs_ext.db.models.manager import RelatedManager
 
+    from finetune.models.erasure import Erasure
+
 
 class DatasetSnapshotQuerySet(models.QuerySet["DatasetSnapshot"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
@@ -64,6 +66,7 @@ class DatasetSnapshot(models.Model):
 
     if TYPE_CHECKING:
         rows: RelatedManager["SnapshotRow"]
+        erasures: RelatedManager["Erasure"]
 
     class Meta:
         constraints = [
@@ -75,6 +78,13 @@ class DatasetSnapshot(models.Model):
 
     def __str__(self) -> str:
         return f"{self.dataset} #{self.number}"
+
+    def why_not_train(self) -> str:
+        """Say what it holds that must be forgotten; "" when nothing, so that runs may learn it."""
+        erased = dict.fromkeys(map(str, self.erasures.order_by("pk")))
+        if not erased:
+            return ""
+        return f"The snapshot keeps {', '.join(erased)}, which was erased. Freeze a new one."
 
 
 class SnapshotRow(models.Model):

@@ -1,19 +1,31 @@
 """What learned from a document or a person is found, turned stale and marked."""
 
-import pytest
+import json
+import threading
+from pathlib import Path
 
-from finetune import activation, erasure
+import pytest
+from pytest_django import Settings
+
+from finetune import activation, checkpoints, erasure, evaluation, probe, retraining, training
+from finetune.hyperparameters import TrainingConfig
 from finetune.models import (
+    Activation,
     Adapter,
     ArenaVote,
     AuditEvent,
     Dataset,
+    DatasetSnapshot,
+    Erasure,
     Evaluation,
     EvaluationItem,
     InstructionPair,
+    RetrainRule,
     TrainingRun,
 )
-from kb.models import Collection, Job, User
+from finetune.training import RunRefused
+from kb.files import content_storage
+from kb.models import Collection, Job, ModelDeployment, User
 from tests.conftest import AddDocument
 from tests.finetune import rated
 from tests.finetune.test_snapshots import freeze, write_pair
@@ -174,3 +186,255 @@ def test_nobody_learns_of_what_is_not_theirs(
     assert not found.datasets
     assert erasure.find_people(alice, "charlie") == []
     assert erasure.find_people(alice, "nobody") == []
+
+
+# --- What is under way ---------------------------------------------------------------------------
+
+
+def erase_document(user: User, name: str = "7") -> erasure.Erased:
+    [subject] = erasure.find_documents(user, name)
+    return erasure.erase(subject, user, reason="The author asked.")
+
+
+def test_nothing_trains_on_a_snapshot_that_keeps_what_was_erased(
+    learned: Adapter, alice: User
+) -> None:
+    snapshot = learned.run.snapshot
+    config = TrainingConfig(base_model="tiny", server="own")
+    waiting = training.plan(snapshot, alice, name="Second", config=config)
+    TrainingRun.objects.filter(pk=waiting.pk).update(preflight={"lines": []})
+    stopped = TrainingRun.objects.create(
+        snapshot=snapshot, name="Third", state="cancelled",
+        job=Job.objects.create(kind=Job.Kind.TRAIN, state=Job.State.CANCELLED),
+    )  # fmt: skip
+
+    erase_document(alice)
+
+    why = "keeps “a.md”, which was erased. Freeze a new one."
+    with pytest.raises(RunRefused, match=why):
+        training.plan(snapshot, alice, name="Fourth", config=config)
+    with pytest.raises(RunRefused, match=why):
+        training.start(waiting, alice)
+    with pytest.raises(RunRefused, match=why):
+        training.go_on(stopped, alice)
+    claimed = Job.objects.claim(Job.Kind.PREFLIGHT)
+    assert claimed is not None
+    training.preflight(claimed)
+    assert why in TrainingRun.objects.get(pk=waiting.pk).error
+    anew = freeze(learned.run.snapshot.dataset, alice, train_share=1.0, validation_share=0.0)
+    assert training.plan(anew, alice, name="Fifth", config=config).state == "draft"
+
+
+def test_an_adapter_that_comes_out_after_the_erasure_is_marked_too(
+    learned: Adapter, alice: User, tmp_path: Path, settings: Settings
+) -> None:
+    settings.DATA_DIR = tmp_path
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    config = TrainingConfig(base_model=str(tmp_path / "base"), server="own")
+    run = TrainingRun.objects.create(
+        snapshot=learned.run.snapshot, name="Under way", state="running", config=config.to_dict()
+    )
+    reference = training.folder_of(run) / "reference"
+    reference.mkdir(parents=True)
+    (reference / probe.FILE).write_text("{}")
+    out = training.folder_of(run) / "out" / "glacier-v2-0000000b"
+
+    def write(aside: Path) -> None:
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            (aside / name).write_text("{}")
+
+    checkpoints.publish(out, write, about={})
+    erase_document(alice)
+    assert not (reference / probe.FILE).exists()
+    (reference / probe.FILE).write_text("{}")  # as one does that computes meanwhile
+
+    made = training.register(run, out)
+
+    assert "It learned from “a.md”, which was erased." in made.erasure_note
+    assert made.erasure_note in activation.gate(made)
+    assert probe.FILE not in made.files
+    assert not (reference / probe.FILE).exists()
+
+
+def test_a_run_that_only_asks_what_was_erased_gives_no_marked_adapter(
+    learned: Adapter, dataset: Dataset, alice: User
+) -> None:
+    asked = freeze(dataset, alice, train_share=0.0, validation_share=0.0)
+    erase_document(alice)
+    assert Erasure.objects.note(asked) == ""
+    assert Erasure.objects.note(learned.run.snapshot)
+    assert asked.why_not_train()
+
+
+def test_an_erasure_while_pairs_are_frozen_freezes_them_anew(
+    learned: Adapter, dataset: Dataset, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune import snapshots
+
+    freeze_really, done = snapshots._freeze, []
+
+    def erase_meanwhile(snapshot: DatasetSnapshot, job: Job) -> snapshots.Frozen:
+        frozen = freeze_really(snapshot, job)
+        if not done:
+            done.append(erase_document(alice))
+        return frozen
+
+    monkeypatch.setattr(snapshots, "_freeze", erase_meanwhile)
+    made = snapshots.start(dataset, alice)
+    for _ in range(2):
+        Job.objects.filter(pk=made.job_id).update(not_before=made.created_at)
+        claimed = Job.objects.claim(Job.Kind.FREEZE)
+        assert claimed is not None
+        snapshots.freeze(claimed)
+    made.refresh_from_db()
+    assert made.state == "ready"
+    assert not made.rows.filter(document_keys__contains=[7]).exists()
+
+
+def test_a_rule_drafts_no_run_on_what_was_erased(
+    learned: Adapter, dataset: Dataset, alice: User
+) -> None:
+    frozen = freeze(dataset, alice)
+    DatasetSnapshot.objects.filter(pk=frozen.pk).update(created_by=None)
+    learned.run.config = TrainingConfig(base_model="tiny", server="own").to_dict()
+    learned.run.save()
+    rule = RetrainRule.objects.create(dataset=dataset, last_fired_at=frozen.created_at)
+    erase_document(alice)
+    assert retraining.draft_runs() == 0
+    assert rule.dataset.snapshots.filter(runs=None, erasures=None).count() == 0
+
+
+def test_the_words_go_from_pre_flights_and_from_what_the_probe_asks(
+    learned: Adapter, alice: User, tmp_path: Path, settings: Settings
+) -> None:
+    settings.DATA_DIR = tmp_path
+    run = learned.run
+    TrainingRun.objects.filter(pk=run.pk).update(
+        preflight={"example": [{"text": "When does ice 1 melt?"}], "lines": []}
+    )
+    rows = list(run.snapshot.rows.order_by("pk"))
+    answer = probe.Answer((probe.Step("In", -0.1, -2.0),), True)
+    samples = tuple(
+        probe.Sample(tuple(json.loads(row.line)["messages"][:-1]), (1, 2), answer, answer)
+        for row in rows
+    )
+    places = (tmp_path / "adapters" / learned.name, tmp_path / "runs" / str(run.pk) / "reference")
+    for place in places:
+        place.mkdir(parents=True)
+        probe.Reference(samples, 8).write(place)
+    left = tmp_path / "runs" / str(run.pk) / "evaluation-1.json"
+    left.write_text("What does ice 1 do?")
+    learned.files = {probe.FILE: checkpoints.sha256_of(places[0] / probe.FILE), "other": "1"}
+    learned.save()
+
+    erase_document(alice)
+
+    run.refresh_from_db()
+    assert run.preflight == {"lines": []}
+    assert not left.exists()
+    for place in places:
+        text = (place / probe.FILE).read_text()
+        assert "ice 0" in text
+        assert "ice 1" not in text
+        assert len(probe.Reference.read(place).samples) == 3
+    learned.refresh_from_db()
+    assert learned.files == {
+        probe.FILE: checkpoints.sha256_of(places[0] / probe.FILE), "other": "1",
+    }  # fmt: skip
+
+
+def test_an_evaluation_that_is_under_way_keeps_no_erased_words(
+    learned: Adapter, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = freeze(learned.run.snapshot.dataset, alice, train_share=0.0, validation_share=0.0)
+    learned.run.snapshot = asked
+    learned.run.save()
+    made = evaluation.start(learned, alice)
+
+    def answer(path: Path, **_: object) -> object:
+        erase_document(alice)
+        for ask in json.loads(path.read_text())["asks"]:
+            yield {"id": ask["id"], "nats": 1.0, "tokens": 3, "output": "No.", "ended": True}
+
+    monkeypatch.setattr(evaluation, "_lines", answer)
+    (training.adapters_folder() / learned.name).mkdir(parents=True)
+    claimed = Job.objects.claim(Job.Kind.EVALUATE)
+    assert claimed is not None
+    evaluation.evaluate(claimed, stop=threading.Event())
+
+    kept = made.items.filter(suite="test")
+    erased = asked.rows.filter(document_keys__contains=[7]).values_list("pair_id", flat=True)
+    assert not kept.filter(pair_id__in=erased).exclude(question="").exists()
+    assert kept.exclude(question="").exists()
+    lines = evaluation._test_lines(asked)
+    assert {line["pair"] for line in lines}.isdisjoint(erased)
+
+
+def test_a_deleted_pair_that_was_erased_is_not_asked_again(
+    learned: Adapter, dataset: Dataset, alice: User
+) -> None:
+    asked = freeze(dataset, alice, train_share=0.0, validation_share=0.0)
+    gone = asked.rows.filter(document_keys__contains=[7]).first()
+    InstructionPair.objects.filter(pk=gone.pair_id).delete()
+    erase_document(alice)
+    assert gone.pair_id not in {line["pair"] for line in evaluation._test_lines(asked)}
+
+
+# --- Deletion ------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_over_goes_with_its_adapter_and_their_files(
+    learned: Adapter, alice: User, tmp_path: Path, settings: Settings
+) -> None:
+    settings.DATA_DIR = tmp_path
+    folders = [tmp_path / "adapters" / learned.name, training.folder_of(learned.run)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "words").write_text("When does ice 1 melt?")
+    job = Job.objects.create(kind=Job.Kind.EVALUATE, state=Job.State.DONE)
+    Evaluation.objects.create(adapter=learned, job=job, state="done")
+    Activation.objects.create(adapter=learned, state="rolled_back")
+    snapshot, file = learned.run.snapshot, learned.run.snapshot.file.name
+    with pytest.raises(erasure.StillNeeded, match="runs first"):
+        erasure.delete_snapshot(snapshot, alice)
+
+    erasure.delete_run(learned.run, alice)
+
+    assert not any(folder.exists() for folder in folders)
+    for model in (TrainingRun, Adapter, Evaluation, Activation):
+        assert not model.objects.exists()
+    assert not Job.objects.filter(pk=job.pk).exists()
+    assert AuditEvent.objects.filter(action="deleted", subject_kind="trainingrun").count() == 1
+    assert content_storage().exists(file)
+    erasure.delete_snapshot(snapshot, alice)
+    assert not DatasetSnapshot.objects.exists()
+    assert not content_storage().exists(file)
+
+
+def test_a_run_is_kept_while_something_needs_it(learned: Adapter, alice: User) -> None:
+    def refused(match: str) -> None:
+        with pytest.raises(erasure.StillNeeded, match=match):
+            erasure.delete_run(learned.run, alice)
+
+    base = activation.get_backend("GENERATOR").base_model
+    speaks = ModelDeployment.objects.create(base_model=base, adapter_name=learned.name)
+    refused("may still answer")
+    ModelDeployment.objects.create(base_model=base, adapter_name="")
+    ModelDeployment.objects.filter(pk=speaks.pk).delete()
+    Adapter.objects.update(is_wanted=True)
+    refused("still loaded")
+    Activation.objects.create(adapter=learned, state="requested")
+    refused("on its way")
+    TrainingRun.objects.update(state="running")
+    refused("under way")
+    assert Adapter.objects.exists()
+
+
+def test_a_file_that_another_snapshot_has_too_stays(
+    learned: Adapter, dataset: Dataset, alice: User
+) -> None:
+    again = freeze(dataset, alice, train_share=1.0, validation_share=0.0)
+    assert again.file.name == learned.run.snapshot.file.name
+    erasure.delete_snapshot(again, alice)
+    assert content_storage().exists(learned.run.snapshot.file.name)
