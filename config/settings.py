@@ -249,6 +249,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
             "api_key": MODEL_SERVER_KEY,
             "timeout_s": positive("MODEL_TIMEOUT_S", default=60),
         },
+            "why_unserved": "finetune.activation:why_unserved",
     },
 }
 GENERATOR_NAME = choice(

@@ -224,6 +224,18 @@ def _loader() -> loading.Loader:
     return loading.RuntimeLoader(settings.MODEL_SERVER_ADMIN_URL, settings.MODEL_SERVER_KEY)
 
 
+def why_unserved(name: str) -> str:
+    """Say why an adapter must not be asked now; "" when the server has it or refuses by itself.
+
+    TGI answers a name that it does not have with the base model, so its supervisor is believed.
+    """
+    if settings.MODEL_SERVER_KIND != "tgi":
+        return ""
+    if name in loading.read_state(Path(settings.TGI_SUPERVISOR_DIR)).serving:
+        return ""
+    return f"The model server does not have the adapter “{name}” now."
+
+
 def _load(adapter: Adapter) -> None:
     Adapter.objects.filter(pk=adapter.pk).update(is_wanted=True, retired_at=None)
     _loader().ensure_loaded(loading.Placed(adapter.name, str(folder_of(adapter))))

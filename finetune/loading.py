@@ -96,12 +96,14 @@ def _words(response: httpx2.Response) -> str:
 class SupervisorState:
     """What the supervisor tells: names that serve now, and why others do not.
 
-    `revision` is the newest of the wanted lists that it has read.
+    `revision` is the newest of the wanted lists that it has read. `proved`: names that passed its
+    probe once.
     """
 
     serving: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
     revision: int = 0
+    proved: tuple[str, ...] = ()
 
 
 class SupervisedLoader:
@@ -164,7 +166,10 @@ def read_wanted(folder: Path) -> tuple[dict[str, str], int]:
 def read_state(folder: Path) -> SupervisorState:
     data = _read_json(folder / "state.json").get("state", {})
     return SupervisorState(
-        tuple(data.get("serving", ())), dict(data.get("refused", {})), data.get("revision", 0)
+        tuple(data.get("serving", ())),
+        dict(data.get("refused", {})),
+        data.get("revision", 0),
+        tuple(data.get("proved", ())),
     )
 
 

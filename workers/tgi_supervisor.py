@@ -33,6 +33,7 @@ from workers import processes
 logger = logging.getLogger("tgi_supervisor")
 
 TICK_S = 0.2
+ON_THE_WAY_S = 0.5  # from the look at state.json to the request that follows from it
 LONGEST_PAUSE_S = 60.0
 BUFFER_BYTES = 64 * 1024
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -213,20 +214,29 @@ def prove(instance: Instance, options: Options) -> None:
     for name, folder in instance.adapters.items():
         try:
             reference = probe.Reference.read(Path(folder))
-            report = probe.probe(target, name, reference, tolerance=options.tolerance)
         except probe.ProbeError as error:
             raise InstanceFailed(str(error), name) from error
+        try:
+            report = probe.probe(target, name, reference, tolerance=options.tolerance)
+        except probe.ProbeError as error:
+            raise InstanceFailed(str(error)) from error
         if not report.passed:
             raise InstanceFailed(report.reason, name)
 
 
 @dataclass
 class Supervisor:
-    """Belongs to one event loop. `serving`: the instances that get connections."""
+    """Belongs to one event loop. `serving`: the instances that get connections.
+
+    `_proved`: names that passed the probe once, also under an earlier supervisor; a start that
+    fails is not their fault. `_suspected`: refused because a start with them failed, no more.
+    """
 
     options: Options
     serving: list[Instance] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    _proved: set[str] = field(default_factory=set)
+    _suspected: set[str] = field(default_factory=set)
     _all: list[Instance] = field(default_factory=list)
     _revision: int = 0
     _pause_s: float = 1.0
@@ -235,6 +245,8 @@ class Supervisor:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end all instances, running answers first."""
         end_leftovers(self.options.folder)
+        self._proved = set(loading.read_state(self.options.folder).proved)
+        self._tell()
         server = await asyncio.start_server(
             self._forward, self.options.host, self.options.port, limit=BUFFER_BYTES
         )
@@ -250,8 +262,8 @@ class Supervisor:
             with suppress(asyncio.CancelledError):
                 await keeping
             server.close()
+            self.serving = []
             await self._end(list(self._all))
-            self._tell()
 
     async def _keep(self) -> None:
         """Hold the instances to the wanted set for ever."""
@@ -315,6 +327,12 @@ class Supervisor:
         except BaseException:
             await asyncio.shield(self._end(new))
             raise
+        self._proved |= adapters.keys()
+        self._suspected.clear()
+        # Told first: TGI would answer for what the new ones lack with the base model.
+        self._tell(new)
+        if any(instance.adapters.keys() - adapters.keys() for instance in self.serving):
+            await asyncio.sleep(ON_THE_WAY_S)
         self.serving = [instance for instance in self.serving if instance not in old] + new
         self._tell()
         logger.info("serving with: %s", ", ".join(adapters) or "no adapters")
@@ -323,12 +341,19 @@ class Supervisor:
         drain.add_done_callback(self._draining.discard)
 
     async def _refuse(self, error: InstanceFailed, adapters: Mapping[str, str]) -> None:
-        """Leave out what is at fault: the named one, else all new ones; else wait and try again."""
+        """Leave out what is at fault: the named one, else all that were never proved.
+
+        Where neither is left it is the launcher's fault: wait, and try again with what was only
+        suspected.
+        """
         logger.error("%s %s", error.adapter, error)
-        served = {name for instance in self.serving for name in instance.adapters}
-        guilty = [error.adapter] if error.adapter else [n for n in adapters if n not in served]
-        for name in guilty:
-            self.refused[name] = str(error)
+        guilty = {error.adapter} if error.adapter else adapters.keys() - self._proved
+        self.refused |= dict.fromkeys(guilty, str(error))
+        if not error.adapter:
+            self._suspected |= guilty
+        if not guilty:
+            self.refused = {n: why for n, why in self.refused.items() if n not in self._suspected}
+            self._suspected.clear()
         self._tell()
         if not guilty:
             await asyncio.sleep(self._pause_s)
@@ -350,12 +375,14 @@ class Supervisor:
         self._all = [instance for instance in self._all if instance not in instances]
         self._tell()
 
-    def _tell(self) -> None:
-        """Write the state: an adapter serves when every instance has it."""
-        sets = [set(instance.adapters) for instance in self.serving]
-        names = sorted(set.intersection(*sets)) if sets else []
+    def _tell(self, soon: Sequence[Instance] = ()) -> None:
+        """Write the state: an adapter serves when every instance has it, also those `soon` to serve."""
+        sets = [set(instance.adapters) for instance in (*self.serving, *soon)]
+        names = sorted(set.intersection(*sets)) if self.serving else []
         running = {str(i.process.pid): processes.started_at(i.process.pid) or "" for i in self._all}
-        state = loading.SupervisorState(tuple(names), self.refused, self._revision)
+        state = loading.SupervisorState(
+            tuple(names), self.refused, self._revision, tuple(sorted(self._proved))
+        )
         loading.write_state(self.options.folder, state, running)
 
     # --- Forwarding ---------------------------------------------------------------------------

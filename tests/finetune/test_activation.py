@@ -1,5 +1,6 @@
 """Adapters reach the readers through the gate and the probe only, and come back."""
 
+import asyncio
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from finetune import activation, loading
 from finetune.activation import ActivationRefused
 from finetune.models import Activation, Adapter, AuditEvent, Dataset
 from kb.backends import get_backend
+from kb.generators import GenerationError
 from kb.models import Collection, Conversation, Job, ModelDeployment, User
 from tests.finetune.activating import evaluate, make_adapter, speaker, work_off_activation
 from tests.finetune.test_probe import CHATS
@@ -254,6 +256,32 @@ def test_tgi_takes_the_same_way_by_its_supervisor(
     activation.roll_back(done, alice, reason="Enough.")
     activation.retire(done.adapter, alice)
     assert NAMES["b"] not in loading.read_state(supervised.folder).serving
+
+
+def test_tgi_is_never_sent_a_name_that_its_supervisor_does_not_serve(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.MODEL_SERVER_KIND, settings.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    assert "does not have the adapter “glacier-v1" in activation.why_unserved(NAMES["a"])
+    served = loading.SupervisorState((NAMES["b"],), refused={NAMES["a"]: "It ended."})
+    loading.write_state(tmp_path, served, {})
+    assert activation.why_unserved(NAMES["a"])
+    assert activation.why_unserved(NAMES["b"]) == ""
+    settings.MODEL_SERVER_KIND = "own"
+    assert activation.why_unserved(NAMES["a"]) == "", "it refuses an unknown name itself"
+
+
+def test_settings_let_every_answer_ask_whether_its_adapter_is_served(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.MODEL_SERVER_KIND, settings.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    settings.GENERATOR = {
+        **settings.GENERATORS["chat_completions"],
+        "OPTIONS": {**settings.GENERATORS["chat_completions"]["OPTIONS"], "url": "http://x"},
+    }
+    get_backend.cache_clear()
+    with pytest.raises(GenerationError, match="does not have the adapter “glacier-v1"):
+        asyncio.run(get_backend("GENERATOR").probe(NAMES["a"]))
 
 
 # --- What stands in the way ----------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """TGI's supervisor with a launcher that runs our model server as TGI behaves."""
 
+import asyncio
 import http.server
 import json
 import os
@@ -318,6 +319,57 @@ def test_a_killed_instance_comes_back(supervise: Callable[..., Supervised]):
         supervised.ask("a")
     wait_for(lambda: is_up(supervised.url), timeout_s=150)
     assert supervised.ask("a") != supervised.ask("tgi")
+
+
+def test_a_launcher_that_breaks_for_a_while_costs_no_adapter_its_place(
+    supervise: Callable[..., Supervised], tmp_path: Path
+):
+    supervised = supervise()
+    before = supervised.ask("a")
+    (tmp_path / "breaks").write_text("always")
+    [first] = supervised.instances()
+    os.killpg(first, signal.SIGKILL)
+    wait_for(lambda: supervised.log.read_text().count("ended at its start with code 3") >= 2)
+    state = loading.read_state(supervised.folder)
+    assert (state.serving, state.refused, state.proved) == ((), {}, ("a",))
+    (tmp_path / "breaks").unlink()
+    wait_for(lambda: is_up(supervised.url), timeout_s=150)
+    assert supervised.ask("a") == before
+    assert loading.read_state(supervised.folder).serving == ("a",)
+
+
+def test_what_a_failed_start_leaves_out_is_tried_again_when_the_launcher_was_at_fault(
+    tmp_path: Path,
+):
+    async def judge() -> list[dict[str, str]]:
+        supervisor = tgi_supervisor.Supervisor(tgi_supervisor.Options(tmp_path), _pause_s=0)
+        supervisor._proved = {"old"}
+        failed = tgi_supervisor.InstanceFailed("It ended.")
+        seen = []
+        for adapters in ({"old": "/o", "new": "/n"}, {"old": "/o"}):
+            await supervisor._refuse(failed, adapters)
+            seen.append(dict(supervisor.refused))
+        await supervisor._refuse(tgi_supervisor.InstanceFailed("It is dropped.", "old"), {})
+        return [*seen, supervisor.refused]
+
+    assert asyncio.run(judge()) == [{"new": "It ended."}, {}, {"old": "It is dropped."}]
+
+
+def test_an_adapter_counts_as_served_only_while_every_instance_has_it(tmp_path: Path):
+    def instance(*names: str) -> tgi_supervisor.Instance:
+        process = subprocess.Popen(["true"])
+        process.wait()
+        return tgi_supervisor.Instance("", dict.fromkeys(names, "/x"), 1, process)
+
+    supervisor = tgi_supervisor.Supervisor(tgi_supervisor.Options(tmp_path))
+    new = instance("b")
+    supervisor._tell([new])
+    assert loading.read_state(tmp_path).serving == ()
+    supervisor.serving = [instance("a", "b")]
+    supervisor._tell()
+    assert loading.read_state(tmp_path).serving == ("a", "b")
+    supervisor._tell([new])
+    assert loading.read_state(tmp_path).serving == ("b",), "“a” must not be asked from now on"
 
 
 def test_what_a_killed_supervisor_left_is_ended_and_sigterm_ends_all(

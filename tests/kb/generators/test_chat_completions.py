@@ -71,6 +71,21 @@ async def test_the_adapter_is_asked_for_by_its_name(
     assert model_server.stats()["last_request"]["model"] == "handbook-7f3a"
 
 
+async def test_an_adapter_that_the_server_does_not_have_is_not_asked_for(
+    model_server: ModelServer,
+) -> None:
+    def why_unserved(adapter: str) -> str:
+        return "" if adapter == "handbook-7f3a" else f"“{adapter}” is not there."
+
+    careful = ChatCompletionsGenerator(model_server.url, why_unserved=why_unserved)
+    await answer(careful, adapter="handbook-7f3a")
+    with pytest.raises(GenerationError, match="“manual-0000” is not there") as failure:
+        await answer(careful, adapter="manual-0000")
+    assert failure.value.retryable
+    assert model_server.stats()["last_request"]["model"] == "handbook-7f3a"
+    await answer(careful)  # the base model needs nothing
+
+
 @pytest.mark.parametrize("dialect", ["no-done", "crlf", "comments", "eos-token"])
 async def test_the_dialects_of_other_servers_read_the_same(
     generator: ChatCompletionsGenerator, dialect: str
