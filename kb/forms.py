@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
-from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
@@ -201,6 +201,9 @@ class GroupForm(forms.ModelForm):
         model = Group
         fields = ["name"]
         labels = {"name": _("Name of the group")}
+        error_messages = {
+            "name": {"unique": _("There is a group with this name already. Choose another.")}
+        }
 
 
 class ProfileForm(forms.ModelForm):
@@ -265,6 +268,13 @@ class PasswordForm(forms.Form):
         if not self.user.check_password(password):
             raise ValidationError(_("This is not your password."))
         return password
+
+
+class ChangePasswordForm(PasswordChangeForm):
+    error_messages = {
+        **PasswordChangeForm.error_messages,
+        "password_incorrect": _("This is not your password."),
+    }
 
 
 TOO_MANY_ATTEMPTS = _("Too many attempts. Wait a minute, then try again.")

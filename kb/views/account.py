@@ -2,7 +2,6 @@
 
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
-from django.contrib.auth.forms import PasswordChangeForm
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
@@ -10,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from kb.forms import PasswordForm, ProfileForm, TokenForm
+from kb.forms import ChangePasswordForm, PasswordForm, ProfileForm, TokenForm
 from kb.models import ApiToken
 from kb.views.requests import PersonRequest, go_to
 
@@ -30,7 +29,7 @@ def account(request: PersonRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def account_password(request: PersonRequest) -> HttpResponse:
     """Change the password; every other session of this person ends."""
-    form = PasswordChangeForm(request.user, request.POST or None)
+    form = ChangePasswordForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         form.save()
         update_session_auth_hash(request, request.user)
@@ -52,7 +51,7 @@ def account_sign_out_everywhere(request: PersonRequest) -> HttpResponse:
         messages.success(request, _("All other devices are signed out."))
         return go_to(request, "account_password")
     context = {
-        "form": PasswordChangeForm(request.user),
+        "form": ChangePasswordForm(request.user),
         "everywhere_form": form,
         "tab": "password",
     }
