@@ -30,6 +30,8 @@ TGI_FAMILIES: dict[str, tuple[str, ...]] = {
     "starcoder2": (*_ATTENTION, "c_fc", "c_proj"),
     "phi3": ("qkv_proj", "o_proj", "down_proj"),
 }
+# No adapter layers there, but the same names and shapes of layers.
+_SAME_LAYERS = ("qwen3", "gemma", "olmo2", "smollm3")
 # TGI pads other ranks and then scales with the padded one. 4 cards need at least 8 a card.
 _TGI_RANKS = (16, 32, 64)
 _TGI_BASE_QUANTIZATIONS = ("bitsandbytes",)
@@ -99,72 +101,118 @@ def slim(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-# Before training
+# What is known before training and after saving alike
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """An adapter that somebody wants to have served, over `shards` cards. `kind`: "lora", …"""
+
+    kind: str
+    rank: int
+    rslora: bool
+    dora: bool
+    targets: tuple[str, ...]
+    shards: int
+
+    @classmethod
+    def planned(cls, config: TrainingConfig) -> "_Wish":
+        return cls(
+            kind=config.adapter,
+            rank=config.rank,
+            rslora=config.use_rslora,
+            dora=config.use_dora,
+            targets=config.target_modules,
+            shards=config.shards,
+        )
+
+    @classmethod
+    def saved(cls, config: Mapping[str, Any], shards: int) -> "_Wish":
+        """Read what PEFT wrote."""
+        return cls(
+            kind=str(config.get("peft_type")).lower().removesuffix("_tuning"),
+            rank=int(config.get("r") or 0),
+            rslora=bool(config.get("use_rslora")),
+            dora=bool(config.get("use_dora")),
+            targets=tuple(config.get("target_modules") or ()),
+            shards=shards,
+        )
 
 
 def check_config(config: TrainingConfig, base: Mapping[str, Any]) -> list[str]:
-    """Say what the chosen server could not load. `base`: the base model's config.json."""
-    problems = list(_layers_missing(config, base))
-    if config.server != "own":
-        problems += _kind_unfit(config)
-    if config.server == "tgi":
-        problems += _tgi_unfit(config, base)
-    if config.server == "vllm" and config.adapter == "lora":
-        problems += _vllm_unfit(config)
-    return problems
+    """Say before training what the chosen server could not load. `base`: its config.json."""
+    return list(_unfit(_Wish.planned(config), base, config.server))
 
 
-def _layers_missing(config: TrainingConfig, base: Mapping[str, Any]) -> Iterator[str]:
+def _unfit(wish: _Wish, base: Mapping[str, Any], server: Server) -> Iterator[str]:
+    yield from _layers_missing(wish, base)
+    if server != "own":
+        yield from _kind_unfit(wish, _SERVER_NAMES[server])
+        yield from _shapes_unknown(wish, base)
+    if server == "tgi":
+        yield from _tgi_unfit(wish, base)
+    if server == "vllm" and wish.kind == "lora":
+        yield from _vllm_unfit(wish)
+
+
+def _layers_missing(wish: _Wish, base: Mapping[str, Any]) -> Iterator[str]:
     known = TGI_FAMILIES.get(str(base.get("model_type")))
-    if config.adapter != "lora" or known is None:
+    if wish.kind != "lora" or known is None:
         return
-    if unknown := sorted(set(config.target_modules) - set(known)):
+    if unknown := sorted(set(wish.targets) - set(known)):
         yield (
             f"{', '.join(unknown)} would get no adapter: the layers of this base that take one are "
             f"{', '.join(known)}."
         )
 
 
-def _kind_unfit(config: TrainingConfig) -> Iterator[str]:
-    server = _SERVER_NAMES[config.server]
-    if config.adapter != "lora":
-        yield (
-            f"{server} cannot load a {config.adapter} adapter. Choose LoRA, or our own model server."
-        )
-    if config.use_dora:
+def _kind_unfit(wish: _Wish, server: str) -> Iterator[str]:
+    if wish.kind != "lora":
+        yield (f"{server} cannot load a {wish.kind} adapter. Choose LoRA, or our own model server.")
+    if wish.dora:
         yield (
             f"{server} cannot load DoRA. Choose plain LoRA, or our own model server; or merge the "
             "adapter into the base."
         )
 
 
-def _tgi_unfit(config: TrainingConfig, base: Mapping[str, Any]) -> Iterator[str]:
+def _shapes_unknown(wish: _Wish, base: Mapping[str, Any]) -> Iterator[str]:
+    """Refuse before training what could not be checked after it."""
+    if wish.kind != "lora":
+        return
+    try:
+        _wanted(wish, base)
+    except KeyError as error:
+        yield f"The base model's configuration does not give {error}, so shapes stay unchecked."
+
+
+def _tgi_unfit(wish: _Wish, base: Mapping[str, Any]) -> Iterator[str]:
     family = str(base.get("model_type"))
     if family not in TGI_FAMILIES:
         yield (
             f"TGI has no adapter layers for models of the type {family}. It has them for "
             f"{', '.join(TGI_FAMILIES)}."
         )
-    method = base.get("quantization_config", {}).get("quant_method")
+    method = (base.get("quantization_config") or {}).get("quant_method")
     if method and method not in _TGI_BASE_QUANTIZATIONS:
         yield f"TGI cannot put an adapter on a base that is quantised with {method}."
-    ranks = [rank for rank in _TGI_RANKS if rank >= 8 * config.shards]
-    if config.adapter == "lora" and config.rank not in ranks:
+    ranks = [rank for rank in _TGI_RANKS if rank >= 8 * wish.shards]
+    if wish.kind == "lora" and wish.rank not in ranks:
         words = f"one of {', '.join(map(str, ranks))}" if ranks else "served on fewer cards"
         yield (
-            f"A rank of {config.rank} is scaled wrongly by TGI on {config.shards} card"
-            f"{'s' if config.shards > 1 else ''}. It must be {words}."
+            f"A rank of {wish.rank} is scaled wrongly by TGI on {wish.shards} card"
+            f"{'s' if wish.shards > 1 else ''}. It must be {words}."
         )
-    if config.use_rslora and config.rank not in ranks:
-        yield "With rank-stabilised LoRA the wrong scale would be the square root of that."
+        if wish.rslora:
+            yield "With rank-stabilised LoRA the wrong scale would be the square root of that."
 
 
-def _vllm_unfit(config: TrainingConfig) -> Iterator[str]:
-    if config.rank not in _VLLM_RANKS or config.rank > _VLLM_MAX_RANK:
+def _vllm_unfit(wish: _Wish) -> Iterator[str]:
+    if wish.rank not in _VLLM_RANKS or wish.rank > _VLLM_MAX_RANK:
         ranks = [rank for rank in _VLLM_RANKS if rank <= _VLLM_MAX_RANK]
         yield (
             f"vLLM started with --max-lora-rank {_VLLM_MAX_RANK} takes ranks of "
-            f"{', '.join(map(str, ranks))}, not {config.rank}."
+            f"{', '.join(map(str, ranks))}, not {wish.rank}."
         )
 
 
@@ -181,20 +229,32 @@ class _Tensor:
     end: int
 
 
-def check_adapter(folder: Path, base: Mapping[str, Any], server: Server) -> list[str]:
-    """Say what is wrong with a saved adapter for this base and server. Reads no pickle."""
+def check_adapter(
+    folder: Path, base: Mapping[str, Any], server: Server, *, shards: int = 1
+) -> list[str]:
+    """Say what is wrong with a saved adapter for this base and server over `shards` cards.
+
+    Reads no pickle. Our own server loads by PEFT whatever PEFT wrote, so for it only the tensors
+    of bases whose layers are known by name are compared.
+    """
     try:
         config = json.loads((folder / CONFIG).read_text())
         header, offset = read_header(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         return [f"The adapter cannot be read: {error}"]
+    wish = _Wish.saved(config, shards)
     problems = list(_other_weights(folder))
     problems += _bad_values(folder / WEIGHTS, header, offset)
-    if config.get("peft_type") == "LORA" and not config.get("use_dora"):
-        problems += _wrong_tensors(header, config, base)
-    if server != "own":
-        problems += _config_unfit(config, _SERVER_NAMES[server])
+    if wish.kind == "lora" and not wish.dora and (server != "own" or _is_known(base)):
+        problems += _wrong_tensors(header, wish, base)
+    problems += _unfit(wish, base, server)
+    if server != "own" and wish.kind == "lora":
+        problems += _settings_unfit(config, _SERVER_NAMES[server])
     return problems
+
+
+def _is_known(base: Mapping[str, Any]) -> bool:
+    return base.get("model_type") in (*TGI_FAMILIES, *_SAME_LAYERS)
 
 
 def read_header(path: Path) -> tuple[dict[str, _Tensor], int]:
@@ -251,14 +311,13 @@ def _values(path: Path, tensor: _Tensor, offset: int) -> np.ndarray | None:
 
 
 def _wrong_tensors(
-    header: Mapping[str, _Tensor], config: Mapping[str, Any], base: Mapping[str, Any]
+    header: Mapping[str, _Tensor], wish: _Wish, base: Mapping[str, Any]
 ) -> Iterator[str]:
     """Compare names and shapes with what the targets need on every layer of the base."""
     try:
-        wanted = _wanted(config, base)
-    except KeyError as error:
-        yield f"The base model's configuration does not give {error}, so shapes stay unchecked."
-        return
+        wanted = _wanted(wish, base)
+    except KeyError:
+        return  # which `_unfit` says where it matters
     if unknown := sorted(set(header) - set(wanted)):
         yield f"Servers would skip {_some(unknown)} without a word."
     if missing := sorted(set(wanted) - set(header)):
@@ -272,16 +331,16 @@ def _some(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _wanted(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Give name and shape of each tensor: A is (rank, in), B is (out, rank)."""
+def _wanted(wish: _Wish, base: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Give name and shape of each tensor: A is (rank, in), B is (out, rank). Raises KeyError."""
     shapes = _layer_shapes(base)
     wanted = {}
     for layer in range(base["num_hidden_layers"]):
-        for target in config["target_modules"]:
+        for target in wish.targets:
             block, inputs, outputs = shapes[target]
             stem = f"base_model.model.model.layers.{layer}.{block}.{target}"
-            wanted[f"{stem}.lora_A.weight"] = (config["r"], inputs)
-            wanted[f"{stem}.lora_B.weight"] = (outputs, config["r"])
+            wanted[f"{stem}.lora_A.weight"] = (wish.rank, inputs)
+            wanted[f"{stem}.lora_B.weight"] = (outputs, wish.rank)
     return wanted
 
 
@@ -306,12 +365,7 @@ def _layer_shapes(base: Mapping[str, Any]) -> dict[str, tuple[str, int, int]]:
     }
 
 
-def _config_unfit(config: Mapping[str, Any], server: str) -> Iterator[str]:
-    if config.get("peft_type") != "LORA":
-        yield f"{server} loads LoRA adapters only, not {config.get('peft_type')}."
-        return
-    if config.get("use_dora"):
-        yield f"{server} cannot load DoRA."
+def _settings_unfit(config: Mapping[str, Any], server: str) -> Iterator[str]:
     if config.get("bias", "none") != "none":
         yield f"{server} would not load the biases."
     if config.get("init_lora_weights", True) not in (True, "gaussian"):

@@ -66,13 +66,13 @@ def test_a_quantised_base_is_taken_only_from_bitsandbytes() -> None:
     assert before({**BASE, "quantization_config": {"quant_method": "bitsandbytes"}}) == ""
 
 
-def tensors() -> dict[str, np.ndarray]:
+def tensors(rank: int = 16) -> dict[str, np.ndarray]:
     made = {}
     for layer in range(BASE["num_hidden_layers"]):  # type: ignore[call-overload]
         for target, (inputs, outputs) in WIDTHS.items():
             stem = f"base_model.model.model.layers.{layer}.self_attn.{target}"
-            made[f"{stem}.lora_A.weight"] = np.ones((16, inputs), np.float32)
-            made[f"{stem}.lora_B.weight"] = np.ones((outputs, 16), np.float32)
+            made[f"{stem}.lora_A.weight"] = np.ones((rank, inputs), np.float32)
+            made[f"{stem}.lora_B.weight"] = np.ones((outputs, rank), np.float32)
     return made
 
 
@@ -80,10 +80,18 @@ CONFIG = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": list
 Q = "base_model.model.model.layers.1.self_attn.q_proj"
 
 
-def after(folder: Path, weights: dict[str, np.ndarray], server: str = "tgi", **config: Any) -> str:
+def after(
+    folder: Path,
+    weights: dict[str, np.ndarray],
+    server: Any = "tgi",
+    *,
+    base: dict[str, Any] = BASE,
+    shards: int = 1,
+    **config: Any,
+) -> str:
     save_file(weights, folder / contract.WEIGHTS)
     (folder / contract.CONFIG).write_text(json.dumps({**CONFIG, **config}))
-    return " ".join(contract.check_adapter(folder, BASE, server))  # type: ignore[arg-type]
+    return " ".join(contract.check_adapter(folder, base, server, shards=shards))
 
 
 def test_a_whole_adapter_passes(tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_another_weight_file_beside_it_is_noticed(tmp_path: Path) -> None:
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "pissa"}, "changes nothing at its start"),
-        ({"peft_type": "PREFIX_TUNING"}, "LoRA adapters only"),
+        ({"peft_type": "PREFIX_TUNING"}, "cannot load a prefix adapter"),
     ],
 )
 def test_settings_that_servers_ignore_or_refuse_are_noticed(
@@ -171,6 +179,30 @@ def test_settings_that_servers_ignore_or_refuse_are_noticed(
 ) -> None:
     assert words in after(tmp_path, tensors(), **config)
     assert after(tmp_path, tensors(), server="own", **config) == ""
+
+
+@pytest.mark.parametrize("server", ["tgi", "vllm"])
+def test_what_is_refused_before_training_is_refused_after_saving(
+    tmp_path: Path, server: Any
+) -> None:
+    base = {**BASE, "model_type": "qwen3", "quantization_config": {"quant_method": "gptq"}}
+    for rank, rslora, shards in ((12, True, 1), (12, False, 8), (16, False, 4), (16, False, 1)):
+        targets = tuple(WIDTHS)
+        config = {"rank": rank, "use_rslora": rslora, "shards": shards, "target_modules": targets}
+        said = before(base, server=server, **config)
+        assert said == after(
+            tmp_path, tensors(rank), server, base=base, shards=shards, r=rank, use_rslora=rslora
+        )
+        assert bool(said) == (server == "tgi" or rank == 12)
+        assert after(tmp_path, tensors(rank), "own", base=base, r=rank) == ""
+
+
+def test_bases_whose_layers_nobody_knows_are_left_to_peft_or_refused_before_training(
+    tmp_path: Path,
+) -> None:
+    base = {"model_type": "gpt2", "n_embd": 64}
+    assert "does not give 'hidden_size'" in before(base, server="vllm")
+    assert before(base, server="own") == after(tmp_path, tensors(), "own", base=base) == ""
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000])
