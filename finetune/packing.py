@@ -104,7 +104,8 @@ class Order:
     """Says from (seed, epoch, index) what each step of a run learns from.
 
     A step takes `batch_size` rows for each of `accumulation` batches on each process; the last step
-    of an epoch has fewer.
+    of an epoch has fewer. `longest_first` moves the widest rows of the first epoch to its beginning,
+    to see at once what memory they take.
     """
 
     def __init__(
@@ -117,12 +118,17 @@ class Order:
         batch_size: int,
         accumulation: int = 1,
         processes: int = 1,
+        longest_first: bool = False,
     ) -> None:
         self._lengths, self._seed = lengths, seed
         self._capacity, self._packing = capacity, packing
         self._batch_size, self._processes = batch_size, processes
         self._a_step = batch_size * accumulation * processes
         self._epoch, self._rows = 0, self._rows_of(0)
+        if longest_first:
+            wide = sorted(self._rows, key=self._width, reverse=True)[: self._a_step]
+            first = {row[0] for row in wide}
+            self._rows = wide + [row for row in self._rows if row[0] not in first]
         self.rows_an_epoch = len(self._rows)
         self.steps_an_epoch = math.ceil(self.rows_an_epoch / self._a_step)
 
@@ -134,6 +140,9 @@ class Order:
             seed=self._seed,
             epoch=epoch,
         )
+
+    def _width(self, row: list[int]) -> int:
+        return sum(self._lengths[index] for index in row)
 
     def step(self, number: int) -> list[list[list[list[int]]]]:
         """Give the rows of a step, counted from 1: [batch][process][row][example].

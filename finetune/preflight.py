@@ -1,10 +1,12 @@
 """Look at a training run before it starts: what it would learn, need and cost. No Django.
 
-    python -m finetune.preflight config.json
+    python -m finetune.preflight config.json PROCESSES
 
-reads the same file as `finetune.recipe` and prints one JSON object. Rows are tokenized exactly as
-the run will, and one step at the longest row is tried, so that time and memory are measured where
-the run will be, and not guessed. A formula gives the memory for other cards.
+reads the same file as `finetune.recipe` and prints lines of JSON, of which the last one counts: the
+report without a trial, then with it, which may take more memory than there is; or {"refused":
+sentence}. Rows are tokenized exactly as the run will. Three steps are tried, the first one at the
+longest rows, so that time and memory are measured where the run will be, and not guessed. A formula
+gives the memory for other cards.
 """
 
 import json
@@ -32,8 +34,11 @@ DRIVER_BYTES = 1_400_000_000  # what a CUDA context takes before anything is loa
 _SERVERS: tuple[Any, ...] = ("own", "tgi", "vllm")
 
 
-def inspect(config: TrainingConfig, data: Path) -> dict[str, Any]:
-    """Give the report of a run that has not begun. Raises what `recipe.train` raises."""
+def inspect(config: TrainingConfig, data: Path, *, processes: int = 1) -> Iterator[dict[str, Any]]:
+    """Give the report of a run that has not begun: without a trial of it, and then with one.
+
+    `processes`: over how many cards it will be spread. Raises what `recipe.train` raises.
+    """
     base = recipe.base_folder(config)
     tokenizer = recipe.load_tokenizer(base)
     settings = json.loads((base / "config.json").read_text())
@@ -49,18 +54,21 @@ def inspect(config: TrainingConfig, data: Path) -> dict[str, Any]:
         "device": recipe.device_name(),
         "free_bytes": _free_bytes(),
     }
+    yield report
     if not train.examples:
-        return report
-    order = recipe.order_of(config, train.examples)
+        return
+    order = recipe.order_of(config, train.examples, processes=processes)
     steps = config.total_steps(order.steps_an_epoch)
-    return report | {
+    report |= {
+        "processes": processes,
         "steps": steps,
         "steps_an_epoch": order.steps_an_epoch,
         "example": _example(train.examples[0], tokenizer),
         "stop_token": _stop_token(train.examples, tokenizer),
-        "memory": memory(config, base, longest=max(e.length for e in train.examples)),
-        "tried": _tried(config, data, steps),
+        "memory": _memory(config, base, longest=max(e.length for e in train.examples)),
     }
+    yield report
+    yield report | {"tried": _tried(config, data, steps)}
 
 
 def _rows(prepared: Prepared) -> dict[str, Any]:
@@ -108,14 +116,22 @@ def _stop_token(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase)
     }
 
 
+def _memory(config: TrainingConfig, base: Path, *, longest: int) -> dict[str, Any]:
+    try:
+        return memory(config, base, longest=longest)
+    except recipe.RecipeError as error:
+        return {"problem": str(error)}
+
+
 def memory(config: TrainingConfig, base: Path, *, longest: int) -> dict[str, int]:
     """Estimate what a card must hold, in bytes, term by term.
 
     Weights stay in the type of training, or in 4 bit with embeddings and head in 16; only adapter
     parameters have gradients and AdamW's two moments, in fp32; activations are kept for one layer
-    with checkpointing, else for all; logits only where a token is learned.
+    with checkpointing, else for all; logits only where a token is learned. Raises RecipeError for
+    a base that cannot take such an adapter.
     """
-    with torch.device("meta"):
+    with recipe.fitting(base), torch.device("meta"):
         shape = AutoConfig.from_pretrained(base, trust_remote_code=False)
         model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
         total = sum(each.numel() for each in model.parameters())
@@ -154,9 +170,12 @@ def _free_bytes() -> int:
 
 
 def _tried(config: TrainingConfig, data: Path, steps: int) -> dict[str, Any]:
-    """Train two steps in a folder that is thrown away: the second one's time counts."""
+    """Train three steps in a folder that is thrown away.
+
+    The first has the longest rows and shows the memory; the others the time of one as it comes.
+    """
     lines: list[Mapping[str, Any]] = []
-    short = replace(config, max_steps=2, evaluate_every=1_000_000, checkpoint_every=1_000_000)
+    short = replace(config, max_steps=3, evaluate_every=1_000_000, checkpoint_every=1_000_000)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "train.jsonl"
@@ -167,12 +186,15 @@ def _tried(config: TrainingConfig, data: Path, steps: int) -> dict[str, Any]:
                 rows,
                 Path(folder) / "out",
                 on_step=lines.append,
-                should_stop=lambda: any(line.get("step") == 2 for line in lines),
+                should_stop=lambda: any(line.get("step") == 3 for line in lines),
+                longest_first=True,
             )
         except (contract.ContractBroken, recipe.RecipeError) as error:
             return {"problem": str(error)}
     learned = [line for line in lines if line["event"] == "train"]
-    step_s = learned[-1]["tokens"] / learned[-1]["tokens_per_s"]
+    times = [line["tokens"] / line["tokens_per_s"] for line in learned]
+    usual = times[1:] or times  # the first one warms up, too
+    step_s = sum(usual) / len(usual)
     return {
         "loss": learned[0]["loss"],
         "step_s": step_s,
@@ -188,12 +210,14 @@ def _train_lines(data: Path) -> Iterator[str]:
         yield from (line for line in file if json.loads(line).get("split", "train") == "train")
 
 
-def main(settings_file: Path) -> int:
-    """Print the report; 2 and a sentence on standard error when the run cannot be as told."""
+def main(settings_file: Path, processes: int) -> int:
+    """Print the report; gives recipe.REFUSED with a sentence when the run cannot be as told."""
     logging.basicConfig(level=logging.WARNING)
     try:
         config, data, _ = recipe.read_settings(settings_file)
-        report = inspect(config, data)
+        with recipe.enough_memory():
+            for report in inspect(config, data, processes=processes):
+                print(json.dumps(report), flush=True)
     except (
         recipe.RecipeError,
         InvalidConfig,
@@ -202,12 +226,12 @@ def main(settings_file: Path) -> int:
         OSError,
     ) as error:
         print(error, file=sys.stderr)
-        return 2
-    print(json.dumps(report))
+        print(json.dumps({"refused": str(error)}))
+        return recipe.REFUSED
     return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python -m finetune.preflight config.json")
-    sys.exit(main(Path(sys.argv[1])))
+    if len(sys.argv) != 3:
+        sys.exit("Usage: python -m finetune.preflight config.json PROCESSES")
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

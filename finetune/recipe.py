@@ -4,10 +4,11 @@
 
 where the file has the settings of `TrainingConfig` and, beside them, "data" (the snapshot) and
 "out" (a folder of this run alone). Ends with 0 when the adapter stands, with 3 after a checkpoint
-was asked for by SIGTERM, with 4 while another process trains in the folder, with 2 and a sentence when it cannot run as told. The same command again
-goes on from the newest whole checkpoint, and gives bit for bit the weights of an undisturbed run
-(CPU, fp32, the same number of threads): order, learning rate and random numbers of a step follow
-from the seed and the step, and nothing else is carried over than what a checkpoint holds.
+was asked for by SIGTERM, with 4 while another process trains in the folder, with 2 and a sentence
+when it cannot run as told. The same command again goes on from the newest whole checkpoint, and
+gives bit for bit the weights of an undisturbed run (CPU, fp32, the same number of threads): order,
+learning rate and random numbers of a step follow from the seed and the step, and nothing else is
+carried over than what a checkpoint holds.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -55,14 +56,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from finetune import chat_templates, checkpoints, contract, packing
+from finetune import chat_templates, checkpoints, contract, packing, processes
 from finetune.examples import Example, Prepared, SnapshotUnreadable, prepare, read_lines
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 
 logger = logging.getLogger("finetune.recipe")
 
 METRICS = "metrics.jsonl"
-STOPPED, TAKEN = 3, 4
+REFUSED, STOPPED, TAKEN = 2, 3, 4
+OUTCOME, RANK = "outcome.json", "rank-{}"
+TOO_LITTLE_MEMORY = (
+    "The memory of {device} does not suffice. Try gradient checkpointing first, then fewer rows at "
+    "once with more batches a step, a shorter max_length, or QLoRA."
+)
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
@@ -142,28 +148,53 @@ def train(
     *,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    longest_first: bool = False,
 ) -> Result:
     """Train an adapter on a snapshot; goes on where an earlier call in `out` ended.
 
-    `on_step` gets each line of the metrics file. When `should_stop` says so, the step at hand is
+    `on_step` gets each line of the metrics file. `longest_first`: for a trial, see `Order`. When `should_stop` says so, the step at hand is
     finished, a checkpoint is written and the result has no adapter. Raises RecipeError,
     ContractBroken and SnapshotUnreadable, each with sentences, and FolderTaken.
     """
     device = Accelerator(cpu=not torch.cuda.is_available())
     # One process of several holds the folder for all.
-    with checkpoints.sole_user(out) if device.is_main_process else nullcontext():
+    alone = checkpoints.sole_user(out) if device.is_main_process else nullcontext()
+    with alone, enough_memory():
         base = base_folder(config)
         tokenizer = load_tokenizer(base)
         about = _about(config, data, base, tokenizer, device)
         if done := _finished(out, about):
             return done
         _refuse_misfit(config, base)
-        run = _start(config, base, tokenizer, data, out, device, about)
+        run = _start(config, base, tokenizer, data, out, device, about, longest_first)
         with _metrics(run, on_step):
             _resume(run)
             if _steps(run, should_stop):
                 return _result(run.progress, None)
             return _publish(run, base)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raise RecipeError where the memory of the card, or of the machine, does not suffice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RecipeError(TOO_LITTLE_MEMORY.format(device=device_name())) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise RecipeError(TOO_LITTLE_MEMORY.format(device=device_name())) from error
+
+
+@contextmanager
+def fitting(base: Path) -> Iterator[None]:
+    """Raise RecipeError where transformers or PEFT know no way with this base and these settings."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise RecipeError(f"{base.name} cannot be trained with these settings: {words}") from error
 
 
 # Reading
@@ -195,9 +226,10 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     Nothing is changed but the day that some templates write into the prompt: it is always the same,
     so that a run that goes on tomorrow learns from the same tokens.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        base, trust_remote_code=False
-    )
+    with fitting(base):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            base, trust_remote_code=False
+        )
     if not tokenizer.chat_template:
         raise RecipeError(
             f"{base.name} has no chat template, so nobody could ask it questions. Take the "
@@ -297,13 +329,15 @@ def _start(
     out: Path,
     device: Accelerator,
     about: dict[str, Any],
+    longest_first: bool,
 ) -> Run:
     examples, validation = _read(config, data, tokenizer, about)
     bf16 = _wants_bf16(config)
     torch.manual_seed(config.seed)
-    model = adapted(load_base(config, base, bf16=bf16), config)
+    with fitting(base):
+        model = adapted(load_base(config, base, bf16=bf16), config)
     filler = tokenizer.pad_token_id
-    order = order_of(config, examples, processes=device.num_processes)
+    order = order_of(config, examples, processes=device.num_processes, longest_first=longest_first)
     return Run(
         config=config,
         out=out,
@@ -324,7 +358,11 @@ def _start(
 
 
 def order_of(
-    config: TrainingConfig, examples: Sequence[Example], *, processes: int = 1
+    config: TrainingConfig,
+    examples: Sequence[Example],
+    *,
+    processes: int = 1,
+    longest_first: bool = False,
 ) -> packing.Order:
     return packing.Order(
         [example.length for example in examples],
@@ -335,6 +373,7 @@ def order_of(
         batch_size=config.batch_size,
         accumulation=config.accumulation,
         processes=processes,
+        longest_first=longest_first,
     )
 
 
@@ -759,7 +798,7 @@ def _publish(run: Run, base: Path) -> Result:
     def write(aside: Path) -> None:
         (aside / contract.WEIGHTS).write_bytes(weights)
         (aside / contract.CONFIG).write_text(json.dumps(_adapter_config(run), indent=2) + "\n")
-        if problems := contract.check_adapter(aside, settings, config.server):
+        if problems := contract.check_adapter(aside, settings, config.server, shards=config.shards):
             raise contract.ContractBroken(problems)
 
     if run.device.is_main_process:
@@ -851,7 +890,9 @@ def peak_memory() -> int:
 def main(settings_file: Path) -> int:
     """Run what a file of settings says; gives the exit code.
 
-    SIGTERM asks for a checkpoint; so does the end of the process that RECIPE_PARENT names.
+    SIGTERM asks for a checkpoint; so does the end of the process whose mark is in RECIPE_PARENT. In
+    the folder RECIPE_FOLDER each process leaves its own mark, and the first to end the outcome:
+    a launcher between this and the parent passes neither on.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     asked: list[int] = []
@@ -860,12 +901,19 @@ def main(settings_file: Path) -> int:
         asked.append(number)
 
     signal.signal(signal.SIGTERM, note)
+    _tell(RANK.format(os.environ.get("RANK", "0")), processes.mark_of(os.getpid()))
+    code, sentence = _ended(settings_file, lambda: _left_alone() or bool(asked))
+    logger.log(logging.ERROR if code in (REFUSED, TAKEN) else logging.INFO, "%s", sentence)
+    _tell(OUTCOME, json.dumps({"code": code, "sentence": sentence}))
+    return code
+
+
+def _ended(settings_file: Path, should_stop: Callable[[], bool]) -> tuple[int, str]:
     try:
         config, data, out = read_settings(settings_file)
-        result = train(config, data, out, on_step=_log, should_stop=lambda: _alone() or bool(asked))
+        result = train(config, data, out, on_step=_log, should_stop=should_stop)
     except checkpoints.FolderTaken as error:
-        logger.error("%s", error)
-        return TAKEN
+        return TAKEN, str(error)
     except (
         RecipeError,
         InvalidConfig,
@@ -873,19 +921,23 @@ def main(settings_file: Path) -> int:
         SnapshotUnreadable,
         OSError,
     ) as error:
-        logger.error("%s", error)
-        return 2
+        return REFUSED, str(error)
     if not result.finished:
-        logger.info("Stopped after step %d; the same command goes on from there.", result.step)
-        return STOPPED
-    logger.info("%s", result.adapter)
-    return 0
+        return STOPPED, f"Stopped after step {result.step}; the same command goes on from there."
+    return 0, str(result.adapter)
 
 
-def _alone() -> bool:
-    """Say whether the agent that started this process is gone."""
+def _tell(name: str, text: str) -> None:
+    """Leave a file for who started this, unless another process has done so."""
+    if folder := os.environ.get("RECIPE_FOLDER"):
+        with suppress(OSError), (Path(folder) / name).open("x") as file:
+            file.write(text)
+
+
+def _left_alone() -> bool:
+    """Say whether the agent that started this process, or its launcher, is gone."""
     parent = os.environ.get("RECIPE_PARENT")
-    return parent is not None and str(os.getppid()) != parent
+    return parent is not None and not processes.is_running(parent)
 
 
 def read_settings(path: Path) -> tuple[TrainingConfig, Path, Path]:

@@ -13,28 +13,39 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.conf import settings
 from django.core.files.storage import default_storage
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from finetune import advice, checkpoints, contract, probe
+from finetune import advice, checkpoints, contract, probe, processes
 from finetune.cards import model_card
 from finetune.hyperparameters import TrainingConfig
-from finetune.models import Adapter, AuditEvent, DatasetSnapshot, TrainingMetric, TrainingRun
+from finetune.models import (
+    Adapter,
+    AuditEvent,
+    DatasetSnapshot,
+    Erasure,
+    TrainingMetric,
+    TrainingRun,
+)
 from kb.models import Job, User
 from kb.models.jobs import LeaseLost
 
 logger = logging.getLogger(__name__)
 PID = "recipe.pid"
-METRICS, REFUSED, STOPPED, TAKEN = "metrics.jsonl", 2, 3, 4  # of finetune.recipe, which loads torch
+# Of finetune.recipe, which loads torch.
+METRICS, OUTCOME, RANKS = "metrics.jsonl", "outcome.json", "rank-*"
+REFUSED, STOPPED, TAKEN = 2, 3, 4
 PREFLIGHT_TIMEOUT_S = 1800
 LOOK_EVERY_S = 1.0
 LOG_TAIL = 8_000
@@ -44,6 +55,15 @@ EXHAUSTED = (
     "It ended too often without a word, most likely for want of memory. Choose fewer rows at once, "
     "gradient checkpointing or QLoRA."
 )
+KILLED = (
+    "The trial was killed, most likely for want of memory. Choose gradient checkpointing, fewer rows "
+    "at once, a shorter max_length or QLoRA."
+)
+SAME = (
+    "It came to the very weights of the adapter {name} of the run “{run}”, which stays as it is. "
+    "Change the seed or a setting to get another one."
+)
+_PLANNING = "SELECT pg_advisory_xact_lock(hashtext('finetune.training.plan'))"
 LOST = "The recipe said that it was done, but its adapter is not there."
 
 
@@ -68,20 +88,33 @@ def plan(
     config: TrainingConfig,
     sweep: str = "",
 ) -> TrainingRun:
-    """Write a run down and queue its pre-flight; it trains only after `start`."""
+    """Write a run down and queue its pre-flight; it trains only after `start`.
+
+    Where its slug and version were planned before, it takes the next version: equal runs can come
+    to equal weights, and a name stands for one adapter. Raises RunRefused.
+    """
     if snapshot.state != DatasetSnapshot.State.READY:
         raise RunRefused("The snapshot is not frozen yet.")
-    with transaction.atomic():
+    if why := snapshot.why_not_train():
+        raise RunRefused(why)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_PLANNING)
         run = TrainingRun.objects.create(
             snapshot=snapshot,
             name=name,
-            config=config.to_dict(),
+            config=_versioned(config).to_dict(),
             sweep=sweep,
             created_by=user,
             preflight_job=Job.objects.create(kind=Job.Kind.PREFLIGHT),
         )
         _record(user, AuditEvent.Action.CREATED, run)
     return run
+
+
+def _versioned(config: TrainingConfig) -> TrainingConfig:
+    runs = TrainingRun.objects.filter(config__slug=config.slug)
+    used = {version for version in runs.values_list("config__version", flat=True) if version}
+    return replace(config, version=max(used) + 1) if config.version in used else config
 
 
 def start(run: TrainingRun, user: User) -> None:
@@ -94,6 +127,8 @@ def start(run: TrainingRun, user: User) -> None:
             raise RunRefused("The pre-flight says that this run cannot work. Change its settings.")
         if not run.preflight:
             raise RunRefused("The pre-flight is not done yet.")
+        if why := run.snapshot.why_not_train():
+            raise RunRefused(why)
         run.state = TrainingRun.State.QUEUED
         run.job = Job.objects.create(kind=Job.Kind.TRAIN)
         run.save(update_fields=["state", "job"])
@@ -122,15 +157,18 @@ def cancel(run: TrainingRun, user: User) -> bool:
 def go_on(run: TrainingRun, user: User) -> None:
     """Queue a run that failed or was cancelled again; it goes on from its newest checkpoint.
 
-    A run whose pre-flight failed is looked at again. Raises RunRefused.
+    One that was not started yet is a draft again, and looked at again unless that was done. Raises
+    RunRefused.
     """
     with transaction.atomic():
         run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run.pk)
-        job = run.job or run.preflight_job
-        if job is None or not job.retry():
+        if not run.may_go_on or (run.job and not run.job.retry()):
             raise RunRefused("Only a run that failed or was cancelled can go on.")
-        State = TrainingRun.State
-        run.state = State.QUEUED if run.job else State.DRAFT
+        if why := run.snapshot.why_not_train():
+            raise RunRefused(why)
+        if run.preflight_job and not run.job:
+            run.preflight_job.retry()  # which does nothing when it is done
+        run.state = TrainingRun.State.QUEUED if run.job else TrainingRun.State.DRAFT
         run.error, run.cancel_requested, run.finished_at = "", False, None
         run.save(update_fields=["state", "error", "cancel_requested", "finished_at"])
         _record(user, AuditEvent.Action.REOPENED, run)
@@ -150,9 +188,13 @@ def preflight(job: Job) -> None:
     try:
         with job.heartbeat():
             job.report("looking", 0, 0)
+            if why := run.snapshot.why_not_train():
+                raise RunRefused(why)
             report = _priced(_inspect(run))
             report["lines"] = advice.lines(run, report)
         with job.publishing():
+            if Erasure.objects.note(run.snapshot):
+                report.pop("example", None)  # of a row that was erased meanwhile
             TrainingRun.objects.filter(pk=run.pk).update(preflight=report, error="")
     except RunRefused as error:
         _say(run, error=str(error))
@@ -167,6 +209,7 @@ def preflight(job: Job) -> None:
 
 def _inspect(run: TrainingRun) -> dict[str, Any]:
     command = [sys.executable, "-m", "finetune.preflight", str(_write_settings(run))]
+    command.append(str(settings.TRAIN_PROCESSES))
     try:
         done = subprocess.run(
             command, cwd=settings.ROOT, capture_output=True, text=True,
@@ -175,11 +218,14 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         minutes = PREFLIGHT_TIMEOUT_S // 60
         raise RunRefused(f"The pre-flight took longer than {minutes} minutes.") from None
+    said = done.stdout.splitlines()
+    report: dict[str, Any] = json.loads(said[-1]) if said else {}
     if done.returncode == REFUSED:
-        raise RunRefused(done.stderr.strip().splitlines()[-1])
+        raise RunRefused(report["refused"])
+    if done.returncode == -signal.SIGKILL and said:
+        return report | {"tried": {"problem": KILLED}}
     if done.returncode:
         raise RuntimeError(done.stderr[-LOG_TAIL:])
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
@@ -233,22 +279,22 @@ def train(job: Job, *, stop: Stop) -> None:
     try:
         with job.heartbeat() as lost:
             ended = _supervise(run, job, stop=stop, lost=lost)
-            if ended == STOPPED and not _cancelled(run):
+            if ended.code == STOPPED and not _cancelled(run):
                 job.release(error="The agent was stopped; the run goes on from its checkpoint.")
                 _say(run, state=TrainingRun.State.QUEUED)
                 return
-            if ended == STOPPED:
+            if ended.code == STOPPED:
                 _end(run, job, TrainingRun.State.CANCELLED, "")
                 return
-            if ended == TAKEN:
+            if ended.code == TAKEN:
                 job.release(error="A process of an agent that died still ends in this folder.")
                 return
-            if ended == REFUSED:
-                _end(run, job, TrainingRun.State.FAILED, _last_line(run))
+            if ended.code == REFUSED:
+                _end(run, job, TrainingRun.State.FAILED, ended.sentence)
                 return
-            if ended:
-                logger.error("run %s: the recipe ended with %s", run.pk, ended)
-                _say(run, error=ENDED.format(code=ended))
+            if ended.code:
+                logger.error("run %s: the recipe ended with %s", run.pk, ended.code)
+                _say(run, error=ENDED.format(code=ended.code))
                 job.give_up_lease()
                 return
             folder = _adapter_folder(run)
@@ -258,7 +304,7 @@ def train(job: Job, *, stop: Stop) -> None:
             register(run, folder)
     except LeaseLost:
         logger.info("job %s was taken over by another agent", job.pk)
-    except contract.ContractBroken as error:
+    except (contract.ContractBroken, RunRefused) as error:
         _end(run, job, TrainingRun.State.FAILED, str(error))
     except Exception:
         _end(run, job, TrainingRun.State.FAILED, BROKEN)
@@ -275,8 +321,15 @@ def end_exhausted() -> int:
     return ended + begun.update(state=State.FAILED, error=EXHAUSTED, finished_at=timezone.now())
 
 
-def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event) -> int:
-    """Run the recipe and follow it; gives its exit code. Raises LeaseLost.
+class Ended(NamedTuple):
+    """How the recipe ended: one of its exit codes, 0 for an adapter, and what it said last."""
+
+    code: int
+    sentence: str
+
+
+def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event) -> Ended:
+    """Run the recipe and follow it to its end. Raises LeaseLost.
 
     A process that was told to stop counts as stopped however it ended: what it had not saved by
     then it computes again.
@@ -285,10 +338,11 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
     _say(run, state=TrainingRun.State.RUNNING, started_at=run.started_at or timezone.now())
     settings_file = _write_settings(run)
     follower = Follower(run)
+    told = Path(tempfile.mkdtemp(prefix="processes-", dir=folder_of(run)))
     with (folder_of(run) / "recipe.log").open("ab") as log:
         process = subprocess.Popen(
             [*launcher(run.config), str(settings_file)],
-            cwd=settings.ROOT, env=environment() | _parent(), stdin=subprocess.DEVNULL,
+            cwd=settings.ROOT, env=environment() | _given(told), stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     (folder_of(run) / PID).write_text(str(process.pid))
@@ -305,25 +359,36 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
     except subprocess.TimeoutExpired:
         logger.warning("run %s did not write a checkpoint in time", run.pk)
     finally:
-        kill(process)
+        _kill_all(process, told)
         follower.look()
+        ended = _outcome(process.returncode, told)
+        shutil.rmtree(told)
     if lost.is_set():
         raise LeaseLost
-    return STOPPED if asked and process.returncode else process.returncode
+    return Ended(STOPPED, "") if asked and ended.code else ended
 
 
-def _parent() -> dict[str, str]:
-    """Let the recipe end with the agent; one of several is started by a launcher between them."""
-    return {"RECIPE_PARENT": str(os.getpid())} if settings.TRAIN_PROCESSES == 1 else {}
+def _given(told: Path) -> dict[str, str]:
+    """Let each process of the recipe end with the agent, and tell it where to leave its outcome."""
+    return {"RECIPE_PARENT": processes.mark_of(os.getpid()), "RECIPE_FOLDER": str(told)}
+
+
+def _outcome(returncode: int, told: Path) -> Ended:
+    """Read how the recipe ended; a launcher of several processes gives 1 for every code but 0."""
+    try:
+        outcome = json.loads((told / OUTCOME).read_text())
+        return Ended(outcome["code"], outcome["sentence"])
+    except (OSError, ValueError):
+        return Ended(returncode, "The log says why.")
 
 
 def launcher(config: Mapping[str, Any]) -> list[str]:
     """Give the command that starts the recipe: on one device, or one process a card."""
-    processes = settings.TRAIN_PROCESSES
-    if processes == 1:
+    count = settings.TRAIN_PROCESSES
+    if count == 1:
         return [sys.executable, "-m", "finetune.recipe"]
     # Any free port: another agent may train on the other cards of this machine.
-    options = ["--num_processes", str(processes), "--multi_gpu", "--main_process_port", "0"]
+    options = ["--num_processes", str(count), "--multi_gpu", "--main_process_port", "0"]
     if settings.ACCELERATE_CONFIG:
         options = ["--config_file", settings.ACCELERATE_CONFIG]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "finetune.recipe"]
@@ -333,6 +398,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _kill_all(process: subprocess.Popen[bytes], told: Path) -> None:
+    """End the recipe; where a launcher started it, each process leads a session of its own."""
+    kill(process)
+    for mark in told.glob(RANKS):
+        processes.kill(mark.read_text())
 
 
 def _cancelled(run: TrainingRun) -> bool:
@@ -346,13 +418,6 @@ def _say(run: TrainingRun, **fields: Any) -> None:
 def _end(run: TrainingRun, job: Job, state: str, error: str) -> None:
     if job.fail(error or "Cancelled.", code=state):
         _say(run, state=state, error=error, finished_at=timezone.now())
-
-
-def _last_line(run: TrainingRun) -> str:
-    """Give the sentence with which the recipe refused, without the time before it."""
-    lines = (folder_of(run) / "recipe.log").read_text(errors="replace").strip().splitlines()
-    words = (lines or [""])[-1].split(" ", 2)
-    return words[-1]
 
 
 class Follower:
@@ -471,8 +536,14 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
     """Place a finished adapter where servers read it and write it down with its card.
 
     Belongs into the transaction that ends the run: the folder is copied before the row is there,
-    and a copy without a row harms nothing. Its name is made of its digest, so it is used once.
+    and a copy without a row harms nothing. Raises RunRefused when its name, which is made of its
+    digest, stands for an adapter of another run.
     """
+    if other := Adapter.objects.filter(name=folder.name).exclude(run=run).first():
+        raise RunRefused(SAME.format(name=other.name, run=other.run))
+    erased = Erasure.objects.note(run.snapshot)
+    if erased:  # meanwhile; what the probe compares with holds its words
+        (_reference_folder(run) / probe.FILE).unlink(missing_ok=True)
     manifest = checkpoints.manifest_of(folder) or {}
     base = json.loads((base_folder(run) / "config.json").read_text())
     placed = adapters_folder() / folder.name
@@ -487,8 +558,11 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
             "base_revision": run.config.get("revision", ""),
             "kind": "dora" if run.config.get("use_dora") else run.config["adapter"],
             "files": checkpoints.hashes_of(placed),
+            "erasure_note": erased,
             "contract": {
-                server: contract.check_adapter(folder, base, server)
+                server: contract.check_adapter(
+                    folder, base, server, shards=run.config.get("shards", 1)
+                )
                 for server in ("own", "tgi", "vllm")
             },
         },
@@ -531,7 +605,8 @@ def base_folder(run: TrainingRun) -> Path:
 def _copy(run: TrainingRun, folder: Path, aside: Path) -> None:
     for name in (contract.WEIGHTS, contract.CONFIG):
         shutil.copyfile(folder / name, aside / name)
-    shutil.copyfile(_reference_folder(run) / probe.FILE, aside / probe.FILE)
+    if (asked := _reference_folder(run) / probe.FILE).exists():
+        shutil.copyfile(asked, aside / probe.FILE)
 
 
 def _facts(run: TrainingRun, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from pytest_django import Settings
 
 pytest.importorskip("torch")
 
-from finetune import checkpoints, contract, probe, training
-from finetune.models import Dataset, DatasetSnapshot, TrainingRun
+from finetune import checkpoints, contract, probe, processes, training
+from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingRun
 from kb import ingestion
 from kb.files import content_storage
 from kb.models import Collection, Job, User
@@ -297,34 +297,97 @@ def test_a_run_whose_agents_all_died_says_so(
     assert (run.state, run.error) == ("failed", training.EXHAUSTED)
 
 
-def test_a_recipe_ends_with_the_agent_that_started_it(
-    snapshot: DatasetSnapshot, alice: User, base: Path
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_process_of_a_recipe_ends_with_the_agent_that_started_it(
+    snapshot: DatasetSnapshot, alice: User, base: Path, settings: Settings, count: int
 ) -> None:
+    settings.TRAIN_PROCESSES = count
     run = without_preflight(planned(snapshot, alice, base, epochs=500, patience=0), alice)
-    config = training._write_settings(run)
-    # An agent that starts the recipe and is gone.
+    command = [*training.launcher(run.config), str(training._write_settings(run))]
+    told = training.folder_of(run) / "told"
+    told.mkdir()
+    # An agent that starts the recipe, tells its number and is gone.
     agent = (
-        "import os, subprocess, sys;"
-        f"subprocess.Popen([sys.executable, '-m', 'finetune.recipe', {str(config)!r}],"
-        " start_new_session=True, stderr=subprocess.DEVNULL,"
-        " env=os.environ | {'RECIPE_PARENT': str(os.getpid())}); sys.stdin.read()"
+        "import os, subprocess, sys; from finetune import processes;"
+        f"print(subprocess.Popen({command!r}, start_new_session=True, stderr=subprocess.DEVNULL,"
+        "env=os.environ | {'RECIPE_PARENT': processes.mark_of(os.getpid()),"
+        f"'RECIPE_FOLDER': {str(told)!r}}}).pid, flush=True); sys.stdin.read()"
     )
-    process = subprocess.Popen([sys.executable, "-c", agent], stdin=subprocess.PIPE)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", agent], cwd=settings.ROOT, **pipes)
+    assert process.stdout is not None
+    started = processes.mark_of(int(process.stdout.readline()))
     out = training.folder_of(run) / "out"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (out / training.METRICS).exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    ranks = [mark.read_text() for mark in told.glob(training.RANKS)]
+    assert len(ranks) == count
+    assert all(map(processes.is_running, ranks))
     process.kill()
+    if count > 1:
+        processes.kill(started)  # the launcher
     process.communicate()
-    while True:  # the recipe holds the folder until it has ended
-        try:
-            with checkpoints.sole_user(out):
-                break
-        except checkpoints.FolderTaken:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    while any(map(processes.is_running, ranks)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert list(out.glob("step-*"))
+    with checkpoints.sole_user(out):
+        assert json.loads((told / training.OUTCOME).read_text())["code"] == training.STOPPED
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_cannot_be_trained_is_refused_once_and_in_a_sentence(
+    snapshot: DatasetSnapshot, alice: User, base: Path, settings: Settings, count: int
+) -> None:
+    settings.TRAIN_PROCESSES = count
+    wild = {"learning_rate": 1.0, "alpha": 4096, "max_gradient_norm": 1000.0}
+    run = without_preflight(planned(snapshot, alice, base, **wild), alice)
+    train_next()
+    run.refresh_from_db()
+    assert run.state == "failed"
+    assert run.error.startswith("The loss is no longer a number in step")
+    assert run.error.endswith("Try a lower learning rate.")
+    job = Job.objects.get(pk=run.job_id)
+    assert (job.state, job.attempts) == ("failed", 1)
+    assert not list(training.folder_of(run).glob("processes-*"))
+
+
+def test_every_problem_of_a_refused_run_is_told_whole(
+    snapshot: DatasetSnapshot, alice: User, base: Path
+) -> None:
+    config = tiny.config(base, server="tgi", rank=8, use_dora=True)
+    run = without_preflight(training.plan(snapshot, alice, name="Odd", config=config), alice)
+    train_next()
+    run.refresh_from_db()
+    assert "TGI cannot load DoRA. Choose plain LoRA" in run.error
+    assert run.error.endswith(
+        "A rank of 8 is scaled wrongly by TGI on 1 card. It must be one of 16, 32, 64."
+    )
+
+
+def test_a_version_is_planned_once(snapshot: DatasetSnapshot, alice: User, base: Path) -> None:
+    def version(**changes: object) -> int:
+        number: int = planned(snapshot, alice, base, **changes).config["version"]
+        return number
+
+    assert [version(), version(), version(version=7), version(version=7)] == [1, 2, 7, 8]
+    assert version(slug="others") == 1
+
+
+def test_weights_that_stand_already_replace_no_adapter(
+    snapshot: DatasetSnapshot, alice: User, base: Path, tmp_path: Path
+) -> None:
+    first, again = (planned(snapshot, alice, base) for _ in range(2))
+    name = "adapter-v1-0123abcd"
+    Adapter.objects.create(run=first, name=name)
+    placed = training.adapters_folder() / name
+    placed.mkdir(parents=True)
+    (placed / "manifest.json").write_text("{}")
+    with pytest.raises(training.RunRefused, match=f"the adapter {name} of the run “First”"):
+        training.register(again, tmp_path / name)
+    assert (placed / "manifest.json").read_text() == "{}"
 
 
 def test_a_waiting_run_is_cancelled_at_once(
