@@ -9,7 +9,7 @@ from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
-from finetune.models import DatasetSnapshot, TrainingRun
+from finetune.models import DatasetSnapshot
 
 MOST_RUNS = 12  # of one sweep
 METHODS = {
@@ -145,7 +145,6 @@ class RunForm(forms.Form):
         return TrainingConfig(
             **{field: told[field] for field in (*same, *more)},
             slug=slug[:40].strip("-") or "adapter",
-            version=1 + TrainingRun.objects.filter(config__slug=slug[:40].strip("-")).count(),
             method=told["learn_from"],
             adapter="lora" if is_lora else method,
             quantize=method == "qlora",

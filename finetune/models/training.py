@@ -86,6 +86,14 @@ class TrainingRun(models.Model):
         return self.state in (self.State.SUCCEEDED, self.State.FAILED, self.State.CANCELLED)
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether it ended without an adapter, or its pre-flight without a report."""
+        State = self.State
+        return self.state in (State.FAILED, State.CANCELLED) or bool(
+            self.error and self.state == State.DRAFT
+        )
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the pre-flight found that it cannot work."""
         return any(line["level"] == "stop" for line in self.preflight.get("lines", []))

@@ -103,8 +103,6 @@ def _run_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
         "changes": not found.is_final
         and (found.state != TrainingRun.State.DRAFT or not found.preflight)
         and not found.error,
-        "may_go_on": found.state in (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
-        or bool(found.error and found.state == TrainingRun.State.DRAFT),
     }
 
 

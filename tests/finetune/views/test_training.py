@@ -171,6 +171,18 @@ def test_a_failed_preflight_is_looked_at_again(page: Client, run: TrainingRun) -
     assert run.preflight_job.state == "waiting"
 
 
+def test_a_draft_that_was_cancelled_is_taken_up_again(page: Client, run: TrainingRun) -> None:
+    Job.objects.filter(pk=run.preflight_job_id).update(state="done")
+    TrainingRun.objects.update(preflight=REPORT)
+    page.post(reverse("run_cancel", args=[run.pk]))
+    assert "Take it up again" in page.get(reverse("run", args=[run.pk])).content.decode()
+    page.post(reverse("run_resume", args=[run.pk]))
+    run.refresh_from_db()
+    assert (run.state, run.cancel_requested, run.finished_at) == ("draft", False, None)
+    assert Job.objects.get(pk=run.preflight_job_id).state == "done"
+    assert "Start training" in page.get(reverse("run", args=[run.pk])).content.decode()
+
+
 def test_an_adapter_shows_its_card_and_contract(page: Client, run: TrainingRun) -> None:
     adapter = Adapter.objects.create(
         run=run, name="warm-v1-00000000", card="# warm\n\nLearned **much**.",
