@@ -79,6 +79,7 @@ urlpatterns = [
     path(
         "curate/snapshot/<int:pk>/manifest/", snapshots.snapshot_manifest, name="snapshot_manifest"
     ),
+    path("curate/snapshot/<int:pk>/delete/", erasure.snapshot_delete, name="snapshot_delete"),
     # --- Feedback, gaps, drafts ---
     path("curate/triage/", triage.triage_list, name="triage"),
     path("curate/triage/undo/", triage.triage_undo, name="triage_undo"),
@@ -101,6 +102,7 @@ urlpatterns = [
     path("train/run/<int:pk>/start/", training.run_start, name="run_start"),
     path("train/run/<int:pk>/cancel/", training.run_cancel, name="run_cancel"),
     path("train/run/<int:pk>/resume/", training.run_resume, name="run_resume"),
+    path("train/run/<int:pk>/delete/", erasure.run_delete, name="run_delete"),
     path("train/sweep/<slug:key>/", training.sweep, name="sweep"),
     path("train/sweep/<slug:key>/start/", training.sweep_start, name="sweep_start"),
     path("train/adapters/", training.adapters, name="adapters"),

@@ -5,13 +5,14 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
 
-from finetune import duplicates, snapshots
+from finetune import duplicates, erasure, snapshots
 from finetune.duplicates import DecisionRefused
+from finetune.erasure import StillNeeded
 from finetune.models import (
     Cleaning,
     Dataset,
@@ -70,12 +71,18 @@ class CleaningSerializer(serializers.ModelSerializer[Cleaning]):
     stage = serializers.CharField(source="job.stage", read_only=True)
     percent = serializers.IntegerField(source="job.percent", read_only=True)
     error = serializers.CharField(source="job.error", read_only=True)
-    counts = serializers.DictField(child=serializers.IntegerField(), read_only=True)
+    counts = serializers.SerializerMethodField(
+        help_text="Of what who started it may see, and told to them only; empty for others."
+    )
 
     class Meta:
         model = Cleaning
         fields = ["id", "dataset", "state", "stage", "percent", "error", "counts", "created_at"]
         read_only_fields = fields
+
+    @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
+    def get_counts(self, cleaning: Cleaning) -> dict[str, int]:
+        return cleaning.counts_for(self.context["request"].user)
 
 
 class DuplicateMemberSerializer(serializers.ModelSerializer[DuplicateMember]):
@@ -210,7 +217,8 @@ class Duplicates(ApiView):
         """
         cleaning = duplicates.start(_dataset(request.user, pk), request.user)
         tasks.hint_workers()
-        return Response(CleaningSerializer(cleaning).data, status=202)
+        shown = CleaningSerializer(cleaning, context=self.get_serializer_context())
+        return Response(shown.data, status=202)
 
 
 class OneCleaning(ApiView):
@@ -220,7 +228,8 @@ class OneCleaning(ApiView):
     def get(self, request: CallerRequest, pk: int) -> Response:
         """Read how far a search for duplicates is, or what it found."""
         found = Cleaning.objects.visible_to(request.user).select_related("job")
-        return Response(CleaningSerializer(find(found, pk)).data)
+        shown = CleaningSerializer(find(found, pk), context=self.get_serializer_context())
+        return Response(shown.data)
 
 
 class Decision(ApiView):
@@ -267,13 +276,25 @@ class Snapshots(ApiView):
 
 
 class OneSnapshot(ApiView):
-    scopes = {"GET": READ}
+    scopes = {"GET": READ, "DELETE": WRITE}
+    refusals = {"DELETE": (Code.NOT_NOW,)}
 
     @extend_schema(responses=SnapshotSerializer)
     def get(self, request: CallerRequest, pk: int) -> Response:
         """Read what a snapshot holds, what leaks, and who may read it."""
         found = find(_snapshots(request.user), pk)
         return Response(SnapshotSerializer(found, context=self.get_serializer_context()).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: CallerRequest, pk: int) -> Response:
+        """Delete a snapshot that no run rests on, of a data set whose collection you own."""
+        owned = Dataset.objects.owned_by(request.user)
+        found = find(_snapshots(request.user).filter(dataset__in=owned), pk)
+        try:
+            erasure.delete_snapshot(found, request.user)
+        except StillNeeded as refusal:
+            raise Problem(Code.NOT_NOW, str(refusal)) from refusal
+        return Response(status=204)
 
 
 class SnapshotFile(ApiView):

@@ -10,7 +10,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.response import Response
 
-from finetune import training
+from finetune import erasure, training
+from finetune.erasure import StillNeeded
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingMetric, TrainingRun
 from finetune.training import RunRefused
@@ -112,12 +113,26 @@ class Runs(ApiView):
 
 
 class OneRun(ApiView):
-    scopes = {"GET": READ}
+    scopes = {"GET": READ, "DELETE": WRITE}
+    refusals = {"DELETE": (Code.NOT_NOW,)}
 
     @extend_schema(responses=RunSerializer)
     def get(self, request: CallerRequest, pk: int) -> Response:
         """Read a run: its state, pre-flight, cost and what came out."""
         return Response(_drawn(request.user, pk))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: CallerRequest, pk: int) -> Response:
+        """Delete a run that is over, with its adapter, evaluations, activations and files.
+
+        Refused (`not_now`) while its adapter may still answer somebody, or is loaded.
+        """
+        run = find(_manageable(request.user), pk)
+        try:
+            erasure.delete_run(run, request.user)
+        except StillNeeded as refusal:
+            raise Problem(Code.NOT_NOW, str(refusal)) from refusal
+        return Response(status=204)
 
 
 class StartRun(ApiView):

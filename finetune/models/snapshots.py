@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from django_stubs_ext.db.models.manager import RelatedManager
 
     from finetune.models.erasure import Erasure
+    from finetune.models.training import TrainingRun
 
 
 class DatasetSnapshotQuerySet(models.QuerySet["DatasetSnapshot"]):
@@ -67,6 +68,7 @@ class DatasetSnapshot(models.Model):
     if TYPE_CHECKING:
         rows: RelatedManager["SnapshotRow"]
         erasures: RelatedManager["Erasure"]
+        runs: RelatedManager["TrainingRun"]
 
     class Meta:
         constraints = [

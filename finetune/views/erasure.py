@@ -1,19 +1,25 @@
-"""Forget a document or a person: what learned from it, and one action that undoes it."""
+"""Forget a document or a person: what learned from it, one action that undoes it, and deletion."""
 
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from finetune import erasure as journey
-from finetune.erasure import Subject
+from finetune.erasure import StillNeeded, Subject
+from finetune.models import Dataset, DatasetSnapshot, TrainingRun
 from finetune.serving_forms import TraceForm
+from kb.models import User
 from kb.views.requests import PersonRequest
 
 SHOWN_PAIRS = 50
+Row = TypeVar("Row", TrainingRun, DatasetSnapshot)
 
 
 @require_http_methods(["GET", "POST"])
@@ -51,3 +57,37 @@ def erasure(request: PersonRequest) -> HttpResponse:
 def _subjects(request: PersonRequest, form: TraceForm) -> list[Subject]:
     find = {"document": journey.find_documents, "person": journey.find_people}
     return find[form.cleaned_data["kind"]](request.user, form.cleaned_data["name"].strip())
+
+
+@require_http_methods(["GET", "POST"])
+def run_delete(request: PersonRequest, pk: int) -> HttpResponse:
+    """Say what goes with a run, then delete it."""
+    runs = TrainingRun.objects.visible_to(request.user).select_related("adapter")
+    owned = Dataset.objects.owned_by(request.user)
+    found = get_object_or_404(runs.filter(snapshot__dataset__in=owned), pk=pk)
+    return _delete(request, found, journey.delete_run, reverse("run", args=[pk]), reverse("train"))
+
+
+@require_http_methods(["GET", "POST"])
+def snapshot_delete(request: PersonRequest, pk: int) -> HttpResponse:
+    """Say what goes with a snapshot, then delete it."""
+    snapshots = DatasetSnapshot.objects.visible_to(request.user)
+    owned = Dataset.objects.owned_by(request.user)
+    found = get_object_or_404(snapshots.filter(dataset__in=owned), pk=pk)
+    after = reverse("snapshots", args=[found.dataset_id])
+    return _delete(request, found, journey.delete_snapshot, reverse("snapshot", args=[pk]), after)
+
+
+def _delete(
+    request: PersonRequest, row: Row, delete: Callable[[Row, User], None], back: str, after: str
+) -> HttpResponse:
+    if request.method == "GET":
+        context = {"row": row, "is_run": isinstance(row, TrainingRun), "back": back}
+        return render(request, "finetune/delete.html", context)
+    try:
+        delete(row, request.user)
+    except StillNeeded as refusal:
+        messages.error(request, str(refusal))
+        return redirect(back)
+    messages.success(request, _("“%(name)s” was deleted.") % {"name": row})
+    return redirect(after)

@@ -68,6 +68,8 @@ def snapshot(request: PersonRequest, pk: int) -> HttpResponse:
         "snapshot": found,
         "others": others.order_by("-number"),
         "other": other,
+        "may_delete": Dataset.objects.owned_by(request.user).filter(pk=found.dataset_id).exists()
+        and not found.runs.exists(),
     }
     if found.state == ready:
         context |= {
@@ -142,7 +144,7 @@ def _leaks_between(found: DatasetSnapshot) -> dict[str, Any]:
 
 
 def _exams(request: PersonRequest, found: DatasetSnapshot) -> list[dict[str, Any]]:
-    """Name the data sets it was compared with, where the person may see them."""
+    """Give the data sets it was compared with that the person may see."""
     compared = found.leakage["evaluation"]
     visible = Dataset.objects.visible_to(request.user).in_bulk(
         [each["dataset"] for each in compared]
@@ -150,15 +152,15 @@ def _exams(request: PersonRequest, found: DatasetSnapshot) -> list[dict[str, Any
     return [
         {
             **each,
-            "name": visible.get(each["dataset"]),
+            "name": visible[each["dataset"]],
             "shown": [
                 (kind, leak)
                 for kind, leaks in each["shown"].items()
                 for leak in leaks[:SHOWN_LEAKS]
-                if each["dataset"] in visible
             ],
         }
         for each in compared
+        if each["dataset"] in visible
     ]
 
 
