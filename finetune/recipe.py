@@ -593,9 +593,11 @@ def _evaluate(run: Run) -> float:
 
 def _loss(run: Run, rows: Sequence[Sequence[Example]]) -> Tensor:
     """Sum the loss of a batch: over its tokens to learn, or over its preferences."""
-    if run.config.attention in _ONE_ROW and rows:
+    # Only with LoRA are parts of one row kept apart, by their positions.
+    alone = run.config.adapter != "lora"
+    if run.config.attention in _ONE_ROW and rows and not alone:
         rows = [[example for row in rows for example in row]]
-    batch = _Batch.of(rows, filler=run.filler, device=run.device.device)
+    batch = _Batch.of(rows, filler=run.filler, device=run.device.device, alone=alone)
     losses = _token_losses(run, run.wrapped, batch)
     if run.config.method == "sft":
         return losses.sum()
@@ -626,11 +628,22 @@ class _Batch:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Sequence[Example]], *, filler: int, device: torch.device
+        cls,
+        rows: Sequence[Sequence[Example]],
+        *,
+        filler: int,
+        device: torch.device,
+        alone: bool = False,
     ) -> "_Batch":
-        """Build a batch; without rows, one of a single token that nobody learns."""
-        width = max((sum(example.length for example in row) for row in rows), default=1)
-        parts = [[part for example in row for part in example.parts] for row in rows] or [[]]
+        """Build a batch; without rows, one of a single token that nobody learns.
+
+        `alone`: each part in a row of its own, for models that would see all of a row.
+        """
+        parts = [[part for example in row for part in example.parts] for row in rows]
+        if alone:
+            parts = [[part] for row in parts for part in row]
+        width = max((sum(len(part.ids) for part in row) for row in parts), default=1)
+        parts = parts or [[]]
         laid = [packing.lay(row, width=width, filler=filler) for row in parts]
         before = [sum(map(len, parts[:row])) for row in range(len(parts))]
         targets = [

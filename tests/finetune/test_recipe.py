@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ pytest.importorskip("torch")
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune import base_model, checkpoints, contract, packing, recipe
@@ -105,7 +107,8 @@ def test_the_saved_adapter_gives_the_validation_loss_that_was_reported(
 def _log_probabilities(model: torch.nn.Module, example: "Example") -> list[float]:
     """Give the log-probability of each token to learn, from one plain forward pass."""
     ids = torch.tensor([example.chosen.ids])
-    scores = model(input_ids=ids).logits[0].log_softmax(-1)
+    # Learned prompts stand before the row, and in its output, too.
+    scores = model(input_ids=ids).logits[0, -ids.shape[1] :].log_softmax(-1)
     places = range(example.chosen.answer_start, ids.shape[1])
     return [float(scores[place - 1, ids[0, place]]) for place in places]
 
@@ -191,6 +194,32 @@ def test_a_preference_starts_where_base_and_adapter_agree(
     _, lines = run(base, data, tmp_path / "out", method="dpo", epochs=1)
 
     assert losses(lines)[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("adapter", ["prompt", "prefix", "lora"])
+def test_a_preference_sees_each_of_its_answers_alone(
+    base: Path, data: Path, tmp_path: Path, adapter: str
+) -> None:
+    settings: dict[str, Any] = {"adapter": adapter, "packing": False, "server": "own"}
+    config = tiny.config(base, method="dpo", learning_rate=5e-2, epochs=1, max_steps=3, **settings)
+    result = recipe.train(config, data, tmp_path / "out")
+    assert result.adapter is not None
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    found = prepare(read_lines(data, "validation"), tokenizer, max_length=160, preferences=True)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    asked = [
+        replace(each, chosen=part)
+        for each in found.examples
+        for part in (each.chosen, each.rejected)
+        if part
+    ]
+    without = torch.tensor([sum(_log_probabilities(plain, each)) for each in asked])
+    adapted = PeftModel.from_pretrained(plain, result.adapter).eval()
+    gained = torch.tensor([sum(_log_probabilities(adapted, each)) for each in asked]) - without
+
+    expected = -logsigmoid(config.beta * (gained[0::2] - gained[1::2])).mean()
+    assert result.loss == pytest.approx(float(expected), abs=1e-4)
+    assert abs(result.loss - math.log(2)) > 1e-3
 
 
 def test_training_ends_when_the_validation_loss_no_longer_falls(
