@@ -21,13 +21,13 @@ from finetune.hyperparameters import LINEAR_LAYERS, Server, TrainingConfig
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
-_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
 # Model types with adapter layers in TGI 3.3, and the layers that take an adapter there.
 TGI_FAMILIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("llama", "granite", "mistral", "qwen2", "gemma2", "gemma3_text"), LINEAR_LAYERS
     ),
-    "starcoder2": (*_ATTENTION, "c_fc", "c_proj"),
+    "starcoder2": (*ATTENTION_LAYERS, "c_fc", "c_proj"),
     "phi3": ("qkv_proj", "o_proj", "down_proj"),
 }
 # No adapter layers there, but the same names and shapes of layers.

@@ -71,8 +71,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
+    """A line that is left out. `masked`: it has, or would keep, no token that the loss counts."""
+
     number: int
     reason: str
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,11 @@ class Prepared:
 
 
 class _Unusable(Exception):
-    """This row cannot be learned from; says why."""
+    """This row cannot be learned from; says why, and whether its mask would cover everything."""
+
+    def __init__(self, reason: str, *, masked: bool = False) -> None:
+        super().__init__(reason)
+        self.masked = masked
 
 
 def read_lines(data: Path, split: SplitName) -> list[Line]:
@@ -116,14 +123,14 @@ def prepare(
         try:
             examples.append(_example(line, tokenizer, max_length, preferences))
         except _Unusable as reason:
-            dropped.append(Dropped(line.number, str(reason)))
+            dropped.append(Dropped(line.number, str(reason), reason.masked))
     return Prepared(examples, dropped)
 
 
 def _example(line: Line, tokenizer: Tokenizer, max_length: int, preferences: bool) -> Example:
     *context, answer = line.messages or [{"role": "", "content": ""}]
     if answer["role"] != "assistant" or not answer["content"].strip():
-        raise _Unusable("The last message is not an answer of the assistant.")
+        raise _Unusable("The last message is not an answer of the assistant.", masked=True)
     if not context:
         raise _Unusable("There is no question before the answer.")
     if preferences and not line.rejected.strip():
@@ -194,7 +201,8 @@ def _fitted(
         parts = build([*messages[:-1], _shortened(messages[-1], kept)])
         if _longest(parts) <= max_length:
             return parts
-    raise _Unusable(f"The answer and its question do not fit into {max_length} tokens.")
+    reason = f"The answer and its question do not fit into {max_length} tokens."
+    raise _Unusable(reason, masked=True)
 
 
 def _without_history(context: list[Message]) -> Iterator[list[Message]]:

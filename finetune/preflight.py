@@ -65,7 +65,11 @@ def inspect(config: TrainingConfig, data: Path, *, processes: int = 1) -> Iterat
         "steps_an_epoch": order.steps_an_epoch,
         "example": _example(train.examples[0], tokenizer),
         "stop_token": _stop_token(train.examples, tokenizer),
-        "memory": _memory(config, base, longest=max(e.length for e in train.examples)),
+        "method": config.method,
+        # Of the whole run; the last epoch may be cut short.
+        "tokens": round(_lengths(train.examples)["total"] * steps / order.steps_an_epoch),
+        "memory": _memory(config, base, train.examples, on_card=torch.cuda.is_available()),
+        "memory_on_card": _memory(config, base, train.examples, on_card=True),
     }
     yield report
     yield report | {"tried": _tried(config, data, steps)}
@@ -79,6 +83,7 @@ def _rows(prepared: Prepared) -> dict[str, Any]:
         "truncated": len(truncated),
         "truncated_numbers": truncated[:SHOWN_ROWS],
         "dropped": len(prepared.dropped),
+        "masked": sum(row.masked for row in prepared.dropped),
         "dropped_rows": [asdict(row) for row in prepared.dropped[:SHOWN_ROWS]],
     }
 
@@ -116,15 +121,18 @@ def _stop_token(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase)
     }
 
 
-def _memory(config: TrainingConfig, base: Path, *, longest: int) -> dict[str, Any]:
+def _memory(
+    config: TrainingConfig, base: Path, examples: Sequence[Example], *, on_card: bool
+) -> dict[str, Any]:
+    longest = max(example.length for example in examples)
     try:
-        return memory(config, base, longest=longest)
+        return memory(config, base, longest=longest, on_card=on_card)
     except recipe.RecipeError as error:
         return {"problem": str(error)}
 
 
-def memory(config: TrainingConfig, base: Path, *, longest: int) -> dict[str, int]:
-    """Estimate what a card must hold, in bytes, term by term.
+def memory(config: TrainingConfig, base: Path, *, longest: int, on_card: bool) -> dict[str, int]:
+    """Estimate what a card must hold, or the machine without one, in bytes, term by term.
 
     Weights stay in the type of training, or in 4 bit with embeddings and head in 16; only adapter
     parameters have gradients and AdamW's two moments, in fp32; activations are kept for one layer
@@ -137,7 +145,6 @@ def memory(config: TrainingConfig, base: Path, *, longest: int) -> dict[str, int
         total = sum(each.numel() for each in model.parameters())
         adapted = recipe.adapted(model, replace(config, gradient_checkpointing=False))
         learning = sum(each.numel() for each in adapted.parameters() if each.requires_grad)
-    on_card = torch.cuda.is_available()
     wide = 2 if config.precision == "bf16" or (config.precision == "auto" and on_card) else 4
     edges = 2 * shape.vocab_size * shape.hidden_size
     weights = (total - edges) * 0.55 + edges * 2 if config.quantize else total * wide

@@ -230,9 +230,9 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
 
 
 def _priced(report: dict[str, Any]) -> dict[str, Any]:
-    """Add what the whole run is about to draw and cost, from the time of the step that was tried."""
+    """Add what the whole run is about to draw and cost, from the time of the steps that were tried."""
     seconds = report.get("tried", {}).get("seconds", 0.0)
-    return {**report, **price_of(seconds * settings.TRAIN_PROCESSES)}
+    return {**report, **price_of(seconds * report.get("processes", 1))}
 
 
 def price_of(device_seconds: float) -> dict[str, float]:

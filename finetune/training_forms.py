@@ -8,7 +8,8 @@ from django.db.models import QuerySet
 from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 
-from finetune.hyperparameters import InvalidConfig, TrainingConfig
+from finetune.contract import ATTENTION_LAYERS, TGI_FAMILIES
+from finetune.hyperparameters import LINEAR_LAYERS, InvalidConfig, TrainingConfig
 from finetune.models import DatasetSnapshot
 
 MOST_RUNS = 12  # of one sweep
@@ -20,8 +21,28 @@ METHODS = {
     "prompt": _("Prompt tuning"),
     "prefix": _("Prefix tuning"),
 }
+# Names of layers that learn, as a base of that family calls them.
+LAYERS = {
+    "auto": _("All, by the base's name"),
+    "all": _("All, as in Llama, Mistral, Qwen, Gemma and Granite"),
+    "attention": _("Attention only"),
+    "phi3": _("All, as in Phi-3"),
+    "starcoder2": _("All, as in Starcoder2"),
+}
+_NAMED = {"phi3": ("phi-3", "phi3", "phi-4", "phi4"), "starcoder2": ("starcoder2",)}
 SERVERS = {"own": _("Tacit's own model server"), "tgi": _("TGI"), "vllm": _("vLLM")}
 _DEFAULTS = {each.name: each.default for each in fields(TrainingConfig)}
+
+
+def layers_of(choice: str, base_model: str) -> tuple[str, ...]:
+    """Give the names of the layers that learn; the pre-flight checks them on the base itself."""
+    if choice == "auto":
+        family = str(base_model).lower().rstrip("/").rpartition("/")[2]
+        found = (name for name, marks in _NAMED.items() if any(mark in family for mark in marks))
+        choice = next(found, "all")
+    if choice == "attention":
+        return ATTENTION_LAYERS
+    return TGI_FAMILIES.get(choice, LINEAR_LAYERS)
 
 
 def _numbers(text: str, kind: type[int] | type[float]) -> list[Any]:
@@ -62,6 +83,14 @@ class RunForm(forms.Form):
         label=_("Learning rate"), initial="2e-4", max_length=100,
         help_text=_("LoRA wants about ten times that of full training. Several are tried in turn."),
     )  # fmt: skip
+    layers = forms.ChoiceField(
+        label=_("Layers that learn"), choices=LAYERS.items(), required=False,
+        help_text=_("The pre-flight says when the base names its layers otherwise."),
+    )  # fmt: skip
+    shards = forms.IntegerField(
+        label=_("Cards that serve it"), initial=_DEFAULTS["shards"], required=False,
+        help_text=_("TGI on four cards or more needs a rank of 32 or 64."),
+    )  # fmt: skip
     epochs = forms.IntegerField(label=_("Epochs"), initial=_DEFAULTS["epochs"])
     batch_size = forms.IntegerField(label=_("Rows at once"), initial=_DEFAULTS["batch_size"])
     accumulation = forms.IntegerField(label=_("Batches a step"), initial=_DEFAULTS["accumulation"])
@@ -80,7 +109,7 @@ class RunForm(forms.Form):
 
     MAIN = ("snapshot", "name", "base_model", "server")
     MORE = (
-        "learn_from", "method", "rank", "learning_rate", "epochs", "batch_size", "accumulation",
+        "learn_from", "method", "rank", "layers", "shards", "learning_rate", "epochs", "batch_size", "accumulation",
         "max_length", "patience", "seed", "revision", "gradient_checkpointing",
     )  # fmt: skip
 
@@ -151,6 +180,8 @@ class RunForm(forms.Form):
             use_rslora=method == "rslora",
             use_dora=method == "dora",
             packing=is_lora,
+            target_modules=layers_of(told["layers"] or "auto", told["base_model"]),
+            shards=_DEFAULTS["shards"] if told["shards"] is None else told["shards"],
             rank=rank,
             alpha=2 * rank,
             learning_rate=rate,

@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from finetune import advice, curves
+from finetune import advice, curves, devices
 from finetune import training as journey
 from finetune.hyperparameters import TrainingConfig
 from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingRun
@@ -24,6 +24,7 @@ from kb.models import User
 from kb.views.requests import PersonRequest, number_in
 
 RUNS_SHOWN = 200
+MOST_AN_HOUR = 1e6  # of any currency
 
 
 def startable_by(user: User) -> QuerySet[DatasetSnapshot]:
@@ -75,8 +76,36 @@ def run(request: PersonRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(_runs(request), pk=pk)
     if request.htmx and request.GET.get("was") != _stage(found):
         return HttpResponseClientRefresh()
-    template = "finetune/_run.html" if request.htmx else "finetune/run.html"
-    return render(request, template, _run_context(request, found))
+    if request.htmx:
+        return render(request, "finetune/_run.html", _run_context(request, found))
+    context = _run_context(request, found) | _card_context(request, found)
+    return render(request, "finetune/run.html", context)
+
+
+def _card_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
+    """Estimate the run on other cards, and on the one that was chosen at its price."""
+    price = _price(request.GET.get("price", ""))
+
+    def estimated(device: devices.Device) -> devices.Estimate | None:
+        return devices.estimate(
+            found.preflight, device, hour_price=price, energy_price=settings.ENERGY_PRICE
+        )
+
+    chosen = devices.named(request.GET.get("card", ""))
+    return {
+        "cards": [each for each in map(estimated, devices.DEVICES) if each],
+        "card": estimated(chosen) if chosen else None,
+        "price": price,
+        "utilisation": round(100 * devices.UTILISATION),
+    }
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        return settings.DEVICE_HOUR_PRICE
+    return price if 0 <= price <= MOST_AN_HOUR else settings.DEVICE_HOUR_PRICE
 
 
 def _stage(run: TrainingRun) -> str:

@@ -132,6 +132,7 @@ def test_an_answer_longer_than_a_row_drops_the_row_with_its_number() -> None:
 
     assert [dropped.number for dropped in prepared.dropped] == [7]
     assert "do not fit into 40 tokens" in prepared.dropped[0].reason
+    assert prepared.dropped[0].masked
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,7 @@ def test_a_preference_without_a_rejected_answer_is_dropped() -> None:
     prepared = prepare([line(USER, ANSWER)], Words(), max_length=99, preferences=True)
 
     assert prepared.dropped[0].reason == "There is no rejected answer to compare with."
+    assert not prepared.dropped[0].masked
 
 
 def test_lines_are_read_by_split_with_their_numbers(tmp_path: Path) -> None:

@@ -96,4 +96,7 @@ def test_the_trial_begins_with_the_longest_rows_and_counts_a_step_of_every_card(
     assert seen[0] == max(seen) == found["lengths"]["longest"]
     assert min(seen) < max(seen)
     assert (found["steps_an_epoch"], found["processes"]) == (6, 2)  # 24 rows, 2 on each card
+    assert found["tokens"] == 4 * found["lengths"]["total"]  # of four epochs
+    assert found["memory_on_card"]["parameters"] == found["memory"]["parameters"]
+    assert found["memory_on_card"]["weights"] <= found["memory"]["weights"]
     assert found["tried"]["seconds"] == pytest.approx(24 * found["tried"]["step_s"])

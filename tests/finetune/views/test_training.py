@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 REPORT: dict[str, Any] = {
     "rows": {
         "train": {
-            "kept": 24, "truncated": 1, "truncated_numbers": [7], "dropped": 1,
+            "kept": 24, "truncated": 1, "truncated_numbers": [7], "dropped": 1, "masked": 1,
             "dropped_rows": [{"number": 9, "reason": "There is no question."}],
         },
         "validation": {"kept": 4, "truncated": 0, "dropped": 0},
@@ -24,6 +24,8 @@ REPORT: dict[str, Any] = {
         "weights": 1, "adapter": 1, "gradients_and_optimizer": 1, "activations": 1, "logits": 1,
         "total": 5, "learning": 10, "parameters": 100,
     },
+    "tokens": 10**9,
+    "memory_on_card": {"parameters": 10**9, "total": 30 * 2**30},
     "contract": {"own": [], "tgi": ["TGI cannot load DoRA."], "vllm": []},
     "tried": {"seconds": 95, "peak_bytes": 10**9},
     "lines": [{"level": "good", "name": "Rows", "sentence": "24 rows to learn from."}],
@@ -112,6 +114,45 @@ def test_the_preflight_is_read_and_the_run_started(page: Client, run: TrainingRu
     page.post(reverse("run_start", args=[run.pk]))
     run.refresh_from_db()
     assert run.state == "queued"
+
+
+def test_the_preflight_estimates_a_run_on_the_card_that_is_chosen(
+    page: Client, run: TrainingRun
+) -> None:
+    TrainingRun.objects.update(preflight=REPORT)
+    here = reverse("run", args=[run.pk])
+    assert "MI300X" in page.get(here).content.decode()
+    chosen = page.get(here, {"card": "A100 40 GB", "price": "1.5"})
+    estimate = chosen.context["card"]
+    assert (estimate.device.name, estimate.fits) == ("A100 40 GB", True)
+    hours = 6 * 10**18 / (312e12 * 0.35) / 3600
+    assert estimate.cost == pytest.approx(1.5 * hours)
+    assert "15 h 15 min" in chosen.content.decode()
+    for wrong in ({"card": "Abacus"}, {"card": "L4", "price": "nan"}, {"price": "-1"}):
+        assert page.get(here, wrong).status_code == 200
+    TrainingRun.objects.update(preflight={"lines": [], "rows": REPORT["rows"], "contract": {}})
+    assert "MI300X" not in page.get(here).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers", "shards"),
+    [
+        ({}, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], 1),
+        (
+            {"base_model": "/models/Phi-3.5-mini", "shards": 4},
+            ["qkv_proj", "o_proj", "down_proj"],
+            4,
+        ),
+        ({"layers": "starcoder2"}, ["q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj"], 1),
+        ({"layers": "attention"}, ["q_proj", "k_proj", "v_proj", "o_proj"], 1),
+    ],
+)
+def test_layers_and_cards_are_chosen(
+    page: Client, snapshot: DatasetSnapshot, changes: dict[str, Any], layers: list[str], shards: int
+) -> None:
+    page.post(reverse("run_new"), planned(snapshot, **changes))
+    config = TrainingRun.objects.get().config
+    assert (config["target_modules"], config["shards"]) == (layers, shards)
 
 
 def test_a_running_run_shows_its_curves_and_polls(page: Client, run: TrainingRun) -> None:
