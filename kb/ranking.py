@@ -96,7 +96,7 @@ def scope_of(user: User | AnonymousUser, filters: Filters) -> Scope:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much a search may touch: `permitted` of `total` passages, `mean_length` tokens each."""
+    """How much a search may touch: `permitted` of `total` passages, `mean_length` words each."""
 
     permitted: int
     total: int
@@ -105,8 +105,9 @@ class Extent:
 
 _EXTENT = """
 SELECT coalesce(sum(chunk_count) FILTER (WHERE {condition}), 0), coalesce(sum(chunk_count), 0),
-       (SELECT avg(token_count) FROM (SELECT token_count FROM kb_chunk
-         WHERE (document_id IN ({scope})) IS TRUE LIMIT 500) AS sample)
+       (SELECT avg(length)
+          FROM (SELECT id FROM kb_chunk WHERE (document_id IN ({scope})) IS TRUE LIMIT 200) AS c,
+               LATERAL (SELECT length FROM kb_posting WHERE chunk_id = c.id LIMIT 1) AS sample)
   FROM kb_document d
 """
 

@@ -260,33 +260,35 @@ class PostingQuerySet(models.QuerySet["Posting"]):
     def index(self, chunks: Sequence[Chunk], texts: Sequence[str]) -> None:
         """Write the postings of stored chunks. `texts`: what each is found by, headings included."""
         read = [words.read(text) for text in texts]
+        lengths = [_length(text) for text in read]
         exact = [
-            (chunk, word, frequency)
-            for chunk, text in zip(chunks, read, strict=True)
+            (chunk, length, word, frequency)
+            for chunk, length, text in zip(chunks, lengths, read, strict=True)
             for word, frequency in text.exact.items()
         ]
         parameters: dict[str, Any] = {
             "chunk_ids": [chunk.pk for chunk in chunks],
             "document_ids": [chunk.document_id for chunk in chunks],
             "languages": [chunk.language for chunk in chunks],
-            "lengths": [_length(chunk) for chunk in chunks],
+            "lengths": lengths,
             "texts": [text.plain for text in read],
-            "word_chunk_ids": [chunk.pk for chunk, _, _ in exact],
-            "word_document_ids": [chunk.document_id for chunk, _, _ in exact],
-            "words": [word for _, word, _ in exact],
-            "frequencies": [frequency for _, _, frequency in exact],
-            "word_lengths": [_length(chunk) for chunk, _, _ in exact],
+            "word_chunk_ids": [chunk.pk for chunk, _, _, _ in exact],
+            "word_document_ids": [chunk.document_id for chunk, _, _, _ in exact],
+            "words": [word for _, _, word, _ in exact],
+            "frequencies": [frequency for _, _, _, frequency in exact],
+            "word_lengths": [length for _, length, _, _ in exact],
         }
         with connection.cursor() as cursor:
             cursor.execute(_INDEX, parameters)
 
 
-def _length(chunk: Chunk) -> int:
-    return min(max(chunk.token_count, 1), 32_767)
+def _length(text: words.Words) -> int:
+    """Count the words; in a script without spaces, the pieces that stand for them."""
+    return min(max(text.plain_words().total(), text.exact.total(), 1), 32_767)
 
 
 class Posting(models.Model):
-    """A passage holds a term: how often, and how long the passage is in tokens.
+    """A passage holds a term: how often, and how long the passage is in words, headings included.
 
     BM25 needs no more (idf is counted while searching), so nothing goes stale when passages come
     and go. `term` is a 64-bit hash of `language:lexeme`: writers never wait for each other over a

@@ -184,9 +184,9 @@ def test_the_index_still_finds_everything_after_documents_came_and_went(
 
 
 def bm25(passages: Sequence[str], query: Sequence[str]) -> list[float]:
-    """Score word lists by the textbook formula; lengths count the hashing model's two marks."""
+    """Score word lists by the textbook formula."""
     split = [passage.split() for passage in passages]
-    lengths = [len(passage) + 2 for passage in split]
+    lengths = [len(passage) for passage in split]
     mean = sum(lengths) / len(lengths)
     scores = [0.0] * len(passages)
     for word in query:
@@ -214,6 +214,17 @@ def test_words_score_as_bm25_computed_by_hand(collection: Collection, alice: Use
         {id_: score for id_, score in zip(ids, expected, strict=True) if score}
     )
     assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+@pytest.mark.django_db
+def test_the_length_of_a_passage_is_that_of_the_words_it_is_found_by(
+    collection: Collection,
+) -> None:
+    document = make_document(collection, "a.md", ["the river is long", "東京都"])
+    words, pieces = document.chunks.order_by("position")
+
+    assert set(words.postings.values_list("length", flat=True)) == {4}
+    assert set(pieces.postings.values_list("length", flat=True)) == {5}  # two pairs, three signs
 
 
 @pytest.mark.django_db
