@@ -153,5 +153,5 @@ def edited(request: PersonRequest) -> dict[str, Any] | None:
 
 
 def storable(text: str) -> str:
-    """Give what the database takes: a browser sends line ends as CRLF, anybody sends NUL."""
-    return text.replace("\r\n", "\n").replace("\x00", "")
+    """Give the text as it was typed: a browser sends line ends as CRLF."""
+    return text.replace("\r\n", "\n")

@@ -171,7 +171,7 @@ def conversation_rename(request: PersonRequest, pk: int) -> HttpResponse:
     renamed = get_object_or_404(_conversations(request), pk=pk)
     if request.method != "POST":
         return render(request, "kb/_conversation_rename.html", {"conversation": renamed})
-    title = " ".join(request.POST.get("title", "").replace("\x00", "").split())
+    title = " ".join(request.POST.get("title", "").split())
     if title:
         renamed.title = title[:MAX_TITLE]
         renamed.save(update_fields=["title"])

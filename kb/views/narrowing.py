@@ -133,7 +133,7 @@ def _media_types(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _words(values: Iterable[str]) -> tuple[str, ...]:
-    words = (" ".join(value.replace("\x00", "").split()) for value in values)
+    words = (" ".join(value.split()) for value in values)
     return tuple(dict.fromkeys(word for word in words if word))[:MOST_VALUES]
 
 

@@ -49,7 +49,7 @@ class Choice:
 
 @require_GET
 def search_page(request: PersonRequest) -> HttpResponse:
-    query = " ".join(request.GET.get("q", "").replace("\x00", "").split())
+    query = " ".join(request.GET.get("q", "").split())
     narrowing = narrowing_of(request.GET, request.user)
     chosen = scope(request)
     if chosen and not narrowing.collections:
