@@ -2,6 +2,9 @@
 
     python -m finetune.merging BASE ADAPTER OUT [--dtype float32]
 
+This asks nobody whether the adapter passed its evaluation, and for whom it is: a merged model answers
+everybody by what it learned. `manage.py merge_adapter` asks.
+
 Merged in fp32, written in bf16 unless told, with the key names that transformers 4 reads beside
 today's: TGI's last release would otherwise refuse the tokenizer and lose the rope settings without a
 word. What was written is loaded again and must answer as the adapter did.
@@ -10,6 +13,7 @@ word. What was written is loaded again and must answer as the adapter did.
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +41,17 @@ class Merged:
     asked: int
 
 
-def merge(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat16") -> Merged:
+def merge(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    dtype: str = "bfloat16",
+    about: Mapping[str, Any] | None = None,
+) -> Merged:
     """Write the merged model to `out`, whole or not at all, once it has proved to be the same.
 
-    Raises CannotMerge, also when the re-test fails.
+    `about` goes into its manifest, beside what it was made of. Raises CannotMerge, also when the re-test fails.
     """
     if out.exists():
         raise CannotMerge(f"{out} exists already.")
@@ -63,8 +74,8 @@ def merge(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat16") -> M
                 f"{TOLERANCE[dtype]:g} are allowed. Write it in float32."
             )
 
-    about = {"base": str(base), "adapter": adapter.name, "dtype": dtype}
-    checkpoints.publish(out, write, about=about)
+    made_of = {"base": str(base), "adapter": adapter.name, "dtype": dtype}
+    checkpoints.publish(out, write, about={**(about or {}), **made_of})
     return Merged(out, distance, len(asked.samples))
 
 
@@ -121,6 +132,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{merged.folder} answers {merged.asked} questions as the adapter did.")
+    print("Serve it only to people who may read everything the adapter learned from.")
     return 0
 
 
