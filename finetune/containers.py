@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+from finetune.formats import TABLE, unquoted_cell
 from kb.extraction import DocumentUnreadable, sandbox
 from kb.extraction.decoding import encoding_of
 from kb.extraction.limits import Limits
@@ -27,6 +28,8 @@ MAX_PARQUET_BYTES = 256 * MEBIBYTE  # of its rows as JSON lines
 READ_CHARS = MEBIBYTE
 SAMPLE_CHARS = 256 * 1024
 DELIMITERS = ",;\t|"
+# Where lists and objects can stand in cells, as JSON.
+TABLES = ("csv", "parquet")
 # Beginnings of files that people take for tables.
 NOT_TABLES = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook. Unpack it, or save the sheet as CSV",
@@ -317,6 +320,7 @@ def _csv(text: TextIO) -> Iterator[_Sized]:
     lines = iter(lambda: text.readline(MAX_ROW_CHARS), "")
     reader = csv.reader(lines, delimiter=delimiter)
     header: list[str] = []
+    is_ours = False
     while True:
         try:
             cells = next(reader)
@@ -327,7 +331,9 @@ def _csv(text: TextIO) -> Iterator[_Sized]:
             continue
         if not header:
             header = _header(cells)
+            is_ours = header == list(TABLE)
         elif cells:
+            cells = list(map(unquoted_cell, cells)) if is_ours else cells
             yield _cells(header, cells, delimiter), sum(map(len, cells)) + len(cells)
 
 

@@ -260,7 +260,7 @@ def _csv_text(rows: Sequence[dict[str, Any]]) -> bytes:
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return formats.dumps(value) if value else ""
-    return str(value)
+    return formats.quoted_cell(str(value))
 
 
 def _parquet(batches: _Batches) -> Iterator[bytes]:

@@ -45,6 +45,10 @@ SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "tool_call": "function_ca
 HERE = {"role": "instruction", "content": ""}
 MAX_TAG = 50
 VERDICTS = ("label", "kto_tag")
+# A column "provenance" of a file that holds no facts of ours; those have the name to themselves.
+OTHER_PROVENANCE = "provenance (other)"
+# Beside a conversation whose first turn is the system's, but not the pair's system prompt.
+FIRST_TURN = "first_turn"
 
 
 @dataclass(slots=True)
@@ -116,6 +120,29 @@ def unpacked(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def turns_in(value: Any) -> list[dict[str, Any]]:
+    """Read a conversation that stands in a text as JSON; empty where the text holds none."""
+    turns = unpacked(value) if isinstance(value, str) else None
+    if not isinstance(turns, list):
+        return []
+    are_turns = all(isinstance(turn, dict) and {"role", "from"} & set(turn) for turn in turns)
+    return turns if are_turns else []
+
+
+# A spreadsheet takes a cell that begins so for a formula.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001
+_QUOTED = tuple(f"'{sign}" for sign in (*_FORMULA, "'"))
+
+
+def quoted_cell(text: str) -> str:
+    """Write a cell so that a spreadsheet shows it and never computes it."""
+    return f"'{text}" if text.startswith((*_FORMULA, "'")) else text
+
+
+def unquoted_cell(text: str) -> str:
+    return text[1:] if text.startswith(_QUOTED) else text
 
 
 def dumps(value: Any) -> str:

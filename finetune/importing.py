@@ -188,7 +188,9 @@ def _pairs_of(row: Row, pair_import: PairImport) -> tuple[list[Pair], str]:
     if row.values is None:
         return [], _clean(row.reason)[:LONGEST_REASON]
     try:
-        return reading.read(row.values, pair_import.format, pair_import.mapping), ""
+        in_cells = pair_import.container in containers.TABLES
+        format_, mapping = pair_import.format, pair_import.mapping
+        return reading.read(row.values, format_, mapping, in_cells=in_cells), ""
     except RowRefused as error:
         return [], _clean(str(error))[:LONGEST_REASON]
     except RecursionError:

@@ -8,10 +8,12 @@ from typing import Any
 from finetune.formats import (
     ALPACA,
     FIELDS,
+    FIRST_TURN,
     HERE,
     MAX_TAG,
     MESSAGES,
     NAMES,
+    OTHER_PROVENANCE,
     PROMPT_COMPLETION,
     READABLE,
     ROLES,
@@ -19,6 +21,7 @@ from finetune.formats import (
     TABLE,
     Pair,
     dumps,
+    turns_in,
     unpacked,
 )
 
@@ -29,8 +32,10 @@ class RowRefused(Exception):
     """A row that makes no pair; the message is a sentence."""
 
 
-def read(row: Mapping[str, Any], format_: str, mapping: Mapping[str, str]) -> list[Pair]:
-    """Give the pairs of a row, one as a rule. Raises RowRefused."""
+def read(
+    row: Mapping[str, Any], format_: str, mapping: Mapping[str, str], *, in_cells: bool = False
+) -> list[Pair]:
+    """Give the pairs of a row, one as a rule. `in_cells`: of a table. Raises RowRefused."""
     # The readable columns of our own tables are written anew from the provenance.
     ignored = set(READABLE) if set(READABLE) <= set(row) else set()
     left = {
@@ -39,6 +44,8 @@ def read(row: Mapping[str, Any], format_: str, mapping: Mapping[str, str]) -> li
         if name not in ignored and value is not None and not (value == "" and name in TABLE)
     }
     carried = _carried(left)
+    if format_ == PROMPT_COMPLETION:
+        left |= _packed_turns(left, in_cells=in_cells)
     if reader := _READERS.get(format_):
         tags, pairs = _tags(left), reader(left)
     else:
@@ -47,6 +54,8 @@ def read(row: Mapping[str, Any], format_: str, mapping: Mapping[str, str]) -> li
         pair.tags = pair.tags or tags
         pair.extra = {**left, **pair.extra, **carried.get("extra", {})}
         pair.provenance = carried.get("provenance", {})
+        if pair.provenance and "provenance" in pair.extra:
+            pair.extra[OTHER_PROVENANCE] = pair.extra.pop("provenance")
         _judge(pair)
         _check(pair)
     return pairs
@@ -147,7 +156,7 @@ def _messages(left: dict[str, Any]) -> list[Pair]:
 def _prompt(left: dict[str, Any]) -> list[Pair]:
     """Read TRL's rows: prompt with completion, or with chosen and rejected; texts or messages."""
     names = ("prompt", "completion", "chosen", "rejected")
-    prompt, completion, chosen, rejected = (_turns_in(left.pop(name, None)) for name in names)
+    prompt, completion, chosen, rejected = (left.pop(name, None) for name in names)
     if prompt is None and isinstance(chosen, list):
         prompt = _common(chosen, rejected)
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
@@ -166,12 +175,17 @@ def _prompt(left: dict[str, Any]) -> list[Pair]:
     return [pair]
 
 
-def _turns_in(value: Any) -> Any:
-    """Read a conversation that stands in a cell as JSON; other text stays text, JSON or not."""
-    turns = unpacked(value)
-    if isinstance(turns, list) and turns and all(isinstance(turn, dict) for turn in turns):
-        return turns
-    return value
+def _packed_turns(left: dict[str, Any], *, in_cells: bool) -> dict[str, Any]:
+    """Read the conversations that stand in a row as JSON text, where they are meant as such.
+
+    A cell of a table cannot hold them otherwise. In other files prompt and answers must all be
+    conversations: a single text like that is what somebody asked or answered.
+    """
+    names = [n for n in ("prompt", "completion", "chosen", "rejected") if left.get(n)]
+    found = {name: turns_in(left[name]) for name in names}
+    if all(found.values()) or (in_cells and found.get("prompt")):
+        return {name: turns for name, turns in found.items() if turns}
+    return {}
 
 
 def _common(chosen: list[Any], rejected: Any) -> list[Any]:
@@ -187,7 +201,9 @@ def _conversation(left: dict[str, Any], value: Any) -> Pair:
     """Turn a conversation into earlier turns, the last thing said, and its answer or answers."""
     turns = _turns(left, unpacked(value))
     pair = Pair(system=_text(left, "system"))
-    if turns and turns[0][0] == "system":
+    if left.get(FIRST_TURN) == "system":
+        del left[FIRST_TURN]
+    elif turns and turns[0][0] == "system":
         pair.system = "\n\n".join(dict.fromkeys(filter(None, (pair.system, turns.pop(0)[1]))))
     pair.output, pair.rejected = _answer(left, "chosen"), _answer(left, "rejected")
     if not pair.output and turns and turns[-1][0] in ("assistant", "tool_call"):

@@ -6,8 +6,10 @@ from typing import Any
 from finetune.formats import (
     ALPACA,
     FIELDS,
+    FIRST_TURN,
     HERE,
     MESSAGES,
+    OTHER_PROVENANCE,
     PROMPT_COMPLETION,
     READABLE,
     SHAREGPT,
@@ -15,6 +17,7 @@ from finetune.formats import (
     TABLE,
     VERDICTS,
     dumps,
+    turns_in,
     unpacked,
 )
 
@@ -53,12 +56,13 @@ def write_cells(pair: Any, provenance: dict[str, Any] | None) -> dict[str, Any]:
 def _further(pair: Any) -> dict[str, Any]:
     """Give what an imported row held besides, in a fixed order; a verdict only while it holds."""
     is_redeemed = bool(pair.output and not pair.rejected)
-    return {
-        name: pair.extra[name]
-        for name in sorted(pair.extra)
-        if not (name == "provenance" and isinstance(pair.extra[name], dict))
-        and not (is_redeemed and name in VERDICTS and pair.extra[name] is False)
+    kept = {
+        "provenance" if name == OTHER_PROVENANCE else name: value
+        for name, value in pair.extra.items()
+        if not (name == "provenance" and isinstance(value, dict))
+        and not (is_redeemed and name in VERDICTS and value is False)
     }
+    return dict(sorted(kept.items()))
 
 
 def conversation(pair: Any) -> list[dict[str, str]]:
@@ -117,6 +121,8 @@ def _as_prompt(pair: Any, further: dict[str, Any]) -> dict[str, Any]:
     turns = conversation(pair)
     is_text = len(turns) == 1 and not {"answer_role", "turn_fields"} & set(further)
     answers = _answers(pair, further)
+    # Texts that are all conversations as JSON would be read as what they look like.
+    is_text = is_text and not all(turns_in(turn["content"]) for turn in (*turns, *answers.values()))
     if is_text:
         row: dict[str, Any] = {"prompt": turns[0]["content"]}
         row |= {name: turn["content"] for name, turn in answers.items()}
@@ -142,10 +148,17 @@ def _answers(pair: Any, further: dict[str, Any]) -> dict[str, dict[str, str]]:
 def _beside(pair: Any, further: dict[str, Any]) -> dict[str, Any]:
     """Give the input, which was joined to the instruction, and the verdict on a wrong answer."""
     row = {"input": pair.input} if pair.input else {}
+    if not pair.system and _speaks_first(pair):
+        row[FIRST_TURN] = "system"
     if not pair.output:
         further.pop("label", None)
         row["label"] = False
     return row
+
+
+def _speaks_first(pair: Any) -> bool:
+    """Whether the first turn of the conversation is the system's, its prompt aside."""
+    return conversation(pair)[0]["role"] == "system"
 
 
 def _spelled(
@@ -155,7 +168,7 @@ def _spelled(
     spell: Callable[[Mapping[str, str]], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Spell turns as a format does, each with what it held besides when it was imported."""
-    fields, first = further.pop("turn_fields", {}), 1 if pair.system else 0
+    fields, first = further.pop("turn_fields", {}), 1 if _speaks_first(pair) else 0
     return [
         spell(turn) | fields.get(str(position - first), {}) for position, turn in enumerate(turns)
     ]
@@ -186,7 +199,9 @@ _WRITERS: dict[str, Callable[[Any, dict[str, Any]], dict[str, Any]]] = {
 _USED = {"system", "input", "chosen", "rejected", "tags", "provenance", "extra", "instruction"}
 _USED_BY = {
     ALPACA: {"output", "history", "messages", "instances", *READABLE},
-    SHAREGPT: {"conversations", "output"},
-    MESSAGES: {"messages", "output", "conversations"},
-    PROMPT_COMPLETION: {"prompt", "completion", "output", "messages", "conversations"},
+    SHAREGPT: {"conversations", "output", FIRST_TURN},
+    MESSAGES: {"messages", "output", "conversations", FIRST_TURN},
+    PROMPT_COMPLETION: {
+        *("prompt", "completion", "output", "messages", "conversations", FIRST_TURN)
+    },
 }

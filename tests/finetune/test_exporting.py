@@ -160,6 +160,69 @@ def test_what_is_in_the_pairs_is_the_same_after_the_way(
         assert sources[0] == sources[1]
 
 
+TURNS = '[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]'
+SYSTEM = {"role": "system", "content": "Be brief."}
+SAID = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
+LOOKING_LIKE_SOMETHING_ELSE: list[dict[str, Any]] = [
+    {"output": '[{"name": "Alice"}]'},
+    {"output": '[{"role": "assistant", "content": "ho"}]'},
+    {"instruction": TURNS, "output": "A chat."},
+    {"instruction": TURNS, "output": TURNS},
+    {"instruction": TURNS, "output": TURNS, "rejected": '[{"from": "gpt", "value": "x"}]'},
+    {"instruction": '{"a": 1}', "output": '{"b": 2}'},
+    {"output": '[{"a": 1}]', "rejected": '[{"a": 2}]'},
+    {"output": TURNS, "rejected": TURNS.replace("ho", "no")},
+    {"extra": {"provenance": "a wiki", "other": 1}},
+    {"extra": {"provenance": ["a", "list"]}},
+    {"extra": {"first_turn": "system"}},
+    {"messages": [SYSTEM, *SAID]},
+    {"messages": [SYSTEM, *SAID], "extra": {"turn_fields": {"1": {"weight": 0}}}},
+    {"messages": [SYSTEM, *SAID], "system": "Be kind."},
+    {"messages": [SYSTEM], "rejected": "In May."},
+    *({"instruction": f"{sign}1+1", "output": f"{sign}", "input": f"{sign}a"} for sign in "=+-@'"),
+    {"instruction": "\t=1", "output": "\r=1", "system": "''=1", "tags": ["=a", "'b"]},
+    {"instruction": "＝1", "output": "'=1", "rejected": "'tis"},  # noqa: RUF001
+]
+
+
+@pytest.mark.parametrize("kind", exporting.KINDS)
+def test_pairs_that_look_like_something_else_come_back_as_they_were(
+    kind: str, dataset: Dataset, alice: User
+) -> None:
+    for fields in LOOKING_LIKE_SOMETHING_ELSE:
+        make(dataset, **fields)
+    other = Dataset.objects.create(collection=dataset.collection, name="Copy")
+    first = exported(alice, dataset, kind)
+
+    bring_in(other, alice, first)
+
+    assert exported(alice, other, kind) == first
+    for before, after in zip(dataset.pairs.order_by("pk"), other.pairs.order_by("pk"), strict=True):
+        assert after.content() == before.content()
+
+
+def test_no_cell_of_a_table_is_a_formula(dataset: Dataset, alice: User) -> None:
+    for sign in "=+-@\t\r":
+        make(dataset, instruction=f"{sign}HYPERLINK(1)", output=f"{sign}1", system=f"{sign}2")
+    make(dataset, instruction="Is 1 = 1?", output="Yes - it is.")
+    table = exported(alice, dataset, "csv").decode()
+
+    rows = list(csv.reader(io.StringIO(table, newline="")))
+    assert len(rows) == 8
+    assert not [cell for row in rows for cell in row if cell.startswith(tuple("=+-@\t\r"))]
+    assert rows[1][2] == "'=HYPERLINK(1)"
+    assert "Is 1 = 1?" in rows[7]
+
+
+def test_the_table_of_somebody_else_keeps_its_quotation_marks(
+    dataset: Dataset, alice: User
+) -> None:
+    bring_in(dataset, alice, b"instruction,output\r\n'=1,'-2\r\n")
+
+    pair = dataset.pairs.get()
+    assert (pair.instruction, pair.output) == ("'=1", "'-2")
+
+
 def test_provenance_names_document_reviewer_and_state(rich: Dataset, alice: User) -> None:
     row = json.loads(exported(alice, rich, "alpaca_jsonl").splitlines()[0])
 

@@ -260,3 +260,41 @@ def test_what_makes_no_pair_is_refused_with_a_sentence(row: dict[str, Any], sent
     with pytest.raises(RowRefused) as refusal:
         read(row)
     assert str(refusal.value) == sentence
+
+
+PACKED = {
+    "prompt": '[{"role": "user", "content": "Add 2 and 3."}]',
+    "completion": '[{"role": "assistant", "content": "5"}]',
+}
+
+
+def test_a_conversation_in_the_cells_of_a_table_is_read_as_one() -> None:
+    for answer in (PACKED["completion"], "5"):
+        [pair] = reading.read(
+            {**PACKED, "completion": answer}, formats.PROMPT_COMPLETION, {}, in_cells=True
+        )
+        assert (pair.instruction, pair.output) == ("Add 2 and 3.", "5")
+
+
+def test_a_row_of_packed_conversations_is_read_as_one_in_any_file() -> None:
+    assert read(PACKED).instruction == "Add 2 and 3."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Name people as JSON.", "completion": '[{"name": "Alice"}]'},
+        {"prompt": "Write a chat as JSON.", "completion": PACKED["completion"]},
+        {"prompt": PACKED["prompt"], "completion": "Somebody asks for a sum."},
+        {"prompt": PACKED["prompt"], "completion": '[{"name": "Alice"}]'},
+    ],
+)
+def test_one_text_that_looks_like_a_conversation_stays_a_text(row: dict[str, Any]) -> None:
+    pair = read(row)
+    assert (pair.instruction, pair.output) == (row["prompt"], row["completion"])
+
+
+def test_no_answer_beside_a_text_is_a_conversation_even_in_a_table() -> None:
+    row = {"prompt": "Write a chat as JSON.", "completion": PACKED["completion"]}
+    [pair] = reading.read(row, formats.PROMPT_COMPLETION, {}, in_cells=True)
+    assert pair.output == PACKED["completion"]
