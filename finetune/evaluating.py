@@ -6,7 +6,8 @@ reads {"config": TrainingConfig, "adapter": folder, "max_new_tokens", "batch_siz
 prints one JSON line for each ask as soon as it is known, the base's first. An ask is {"id",
 "model": "base" | "adapter", "messages", "expected", "other", "generate"}; its line has "nats" (mean
 of the expected answer's tokens, the stop token among them), "tokens" and, where an answer is
-written, "output" and "ended" (by the stop token); or "problem", a sentence. Whoever started it keeps
+written, "output" and "ended" (by the stop token); or "problem", a sentence; and "note" where the base
+did not fit as servers load it. Whoever started it keeps
 the lines and leaves out of the next job what is known, so that it may be killed at any moment.
 """
 
@@ -22,7 +23,7 @@ import jinja2
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from finetune import recipe
 from finetune.examples import Line, prepare
@@ -62,13 +63,14 @@ def evaluate(job: Job) -> Iterator[dict[str, Any]]:
     base = recipe.base_folder(job.config)
     tokenizer = recipe.load_tokenizer(base)
     # As the server computes: an adapter trained on a 4-bit base is served on the whole one.
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        base,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
-    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu").eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any
+    model, note = recipe.load_to_answer(base, device, quantize=job.config.quantize)
+    for line in _asked(model, tokenizer, job):
+        yield line | {"note": note} if note else line
+
+
+def _asked(model: Any, tokenizer: PreTrainedTokenizerBase, job: Job) -> Iterator[dict[str, Any]]:
     yield from _answers(model, tokenizer, job, "base")
     if any(ask["model"] == "adapter" for ask in job.asks):
         # Afterwards: PEFT puts its layers into the very same model.

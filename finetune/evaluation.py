@@ -401,7 +401,7 @@ def item_of(
     """Turn a line of the program into the row of a cell, with its scores."""
     output = storable(line.get("output", ""))
     scores: dict[str, Any] = {
-        key: line[key] for key in ("nats", "tokens", "problem") if key in line
+        key: line[key] for key in ("nats", "tokens", "problem", "note") if key in line
     }
     unsafe = suites.safety_score(question, output, line.get("nats"), line.get("other_nats"))
     if unsafe is not None:
@@ -477,16 +477,18 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     seed = Rules.of(evaluation.settings).seed
     by_suite: dict[str, Scores] = defaultdict(lambda: defaultdict(dict))
     problems = 0
+    notes: set[str] = set()
     for item in evaluation.items.order_by("suite", "cell", "position"):
         by_suite[item.suite][item.cell][item.position] = item.scores
         problems += "problem" in item.scores
+        notes.update({item.scores["note"]} if "note" in item.scores else ())
     results: dict[str, Any] = _compared(by_suite["test"], seed)
     results["regression"] = _compared(by_suite["regression"], seed)
     results["forgetting"] = _forgotten(by_suite[suites.FORGETTING], seed)
     results["safety"] = {
         suite: _counted(by_suite[suite], seed) for suite in suites.SAFETY if by_suite[suite]
     }
-    return results | {"unanswerable": problems}
+    return results | {"unanswerable": problems, "notes": sorted(notes)}
 
 
 def _compared(scores: Scores, seed: int) -> dict[str, Any]:

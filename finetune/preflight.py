@@ -45,6 +45,7 @@ def inspect(config: TrainingConfig, data: Path, *, processes: int = 1) -> Iterat
     train = recipe.prepared(config, data, tokenizer, "train")
     validation = recipe.prepared(config, data, tokenizer, "validation")
     report: dict[str, Any] = {
+        "revision": recipe.commit_of(base) or config.revision,
         "rows": {"train": _rows(train), "validation": _rows(validation)},
         "lengths": _lengths(train.examples),
         "contract": {

@@ -76,10 +76,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the adapter and its base say by PEFT; `tokens` is the limit of each answer."""
+    """What the adapter and its base say by PEFT; `tokens` is the limit of each answer.
+
+    `note`: in what way the base was loaded, where it did not fit.
+    """
 
     samples: tuple[Sample, ...]
     tokens: int
+    note: str = ""
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1))

@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import platform
+import re
 import resource
 import signal
 import sys
@@ -69,9 +70,12 @@ TOO_LITTLE_MEMORY = (
     "The memory of {device} does not suffice. Try gradient checkpointing first, then fewer rows at "
     "once with more batches a step, a shorter max_length, or QLoRA."
 )
+SPREAD = "The base did not fit on the card and was spread over card and processor."
+IN_4_BIT = "The base did not fit on the card and answered in 4 bit, as it was trained."
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
+_COMMIT = re.compile("[0-9a-f]{40}")
 # transformers tells flash attention where parts begin only in a batch of one row.
 _ONE_ROW = ("flash_attention_2",)
 
@@ -152,9 +156,10 @@ def train(
 ) -> Result:
     """Train an adapter on a snapshot; goes on where an earlier call in `out` ended.
 
-    `on_step` gets each line of the metrics file. `longest_first`: for a trial, see `Order`. When `should_stop` says so, the step at hand is
-    finished, a checkpoint is written and the result has no adapter. Raises RecipeError,
-    ContractBroken and SnapshotUnreadable, each with sentences, and FolderTaken.
+    `on_step` gets each line of the metrics file. When `should_stop` says so, the step at hand is
+    finished, a checkpoint is written and the result has no adapter. `longest_first`: for a trial,
+    see `Order`. Raises RecipeError, ContractBroken and SnapshotUnreadable, each with sentences, and
+    FolderTaken.
     """
     device = Accelerator(cpu=not torch.cuda.is_available())
     # One process of several holds the folder for all.
@@ -215,9 +220,21 @@ def base_folder(config: TrainingConfig) -> Path:
             raise RecipeError(
                 f"{config.base_model} is neither a folder nor a model that can be reached: {error}"
             ) from error
+        if not commit_of(folder):
+            raise RecipeError(
+                f"{config.base_model} has no exact revision. Name a commit, or a folder with its files."
+            )
     if not any(folder.glob("*.safetensors")):
         raise RecipeError(f"{config.base_model} has no weights in the safetensors format.")
     return folder
+
+
+def commit_of(base: Path) -> str:
+    """Give the commit that a copy from the hub is of, "" for any other folder.
+
+    A branch such as “main” names another base tomorrow; the hub's client names its folders so.
+    """
+    return base.name if _COMMIT.fullmatch(base.name) else ""
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
@@ -255,7 +272,7 @@ def _about(
         "data_sha256": checkpoints.sha256_of(data),
         "base": {
             "name": config.base_model,
-            "revision": config.revision,
+            "revision": commit_of(base) or config.revision,
             "files": {
                 **checkpoints.hashes_of(base, "*.safetensors"),
                 **checkpoints.hashes_of(base, "*.json"),
@@ -388,13 +405,7 @@ def load_base(config: TrainingConfig, base: Path, *, bf16: bool) -> PreTrainedMo
     if config.quantize:
         _refuse_quantize_without_means()
         options["device_map"] = {"": torch.cuda.current_device()}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            # fp16 diverges about once in five runs at 7 B, says the QLoRA authors' repository.
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
+        options["quantization_config"] = _nf4()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=torch.bfloat16 if bf16 else torch.float32,
@@ -403,6 +414,50 @@ def load_base(config: TrainingConfig, base: Path, *, bf16: bool) -> PreTrainedMo
         trust_remote_code=False,
         **options,
     )
+    return model
+
+
+def _nf4() -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        # fp16 diverges about once in five runs at 7 B, says the QLoRA authors' repository.
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def load_to_answer(
+    base: Path, device: str, *, quantize: bool = False
+) -> tuple[PreTrainedModel, str]:
+    """Load a base as a server does: bf16 on a card, fp32 on the processor; and a note, or "".
+
+    One that does not fit on the card whole, as after QLoRA, is loaded in 4 bit as it was trained
+    where `quantize` says so, else spread over card and processor, which is slow and exact.
+    """
+    options: dict[str, Any] = {
+        "dtype": torch.float32 if device == "cpu" else torch.bfloat16,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    if model := _on(device, base, options):
+        return model.eval(), ""
+    torch.cuda.empty_cache()
+    if quantize:
+        options["quantization_config"] = _nf4()
+    spread: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        base, device_map="auto", **options
+    )
+    return spread.eval(), IN_4_BIT if quantize else SPREAD
+
+
+def _on(device: str, base: Path, options: Mapping[str, Any]) -> PreTrainedModel | None:
+    """Load a model onto one device; None where its memory does not suffice."""
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
+        torch.nn.Module.to(model, device)
+    except torch.OutOfMemoryError:
+        return None
     return model
 
 
@@ -842,7 +897,7 @@ def _adapter_config(run: Run) -> dict[str, Any]:
     values = {key: getattr(value, "value", value) for key, value in settings.items()}
     values.update(
         base_model_name_or_path=run.config.base_model,
-        revision=run.config.revision or None,
+        revision=run.about["base"]["revision"] or None,
         inference_mode=True,
     )
     values.pop("auto_mapping", None)
@@ -851,7 +906,7 @@ def _adapter_config(run: Run) -> dict[str, Any]:
 
 def _finished(out: Path, about: Mapping[str, Any]) -> Result | None:
     """Find the adapter that this very run left in an earlier call."""
-    for folder in sorted(out.iterdir()):
+    for folder in sorted(out.glob("*")):  # which another process may still be about to make
         if not contract.is_adapter_name(folder.name):
             continue
         manifest = checkpoints.manifest_of(folder)
@@ -935,6 +990,9 @@ def _ended(settings_file: Path, should_stop: Callable[[], bool]) -> tuple[int, s
         OSError,
     ) as error:
         return REFUSED, str(error)
+    if torch.distributed.is_initialized():
+        # Or the last message to another process may be lost with this one's end.
+        torch.distributed.destroy_process_group()
     if not result.finished:
         return STOPPED, f"Stopped after step {result.step}; the same command goes on from there."
     return 0, str(result.adapter)

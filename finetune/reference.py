@@ -36,14 +36,9 @@ def measure(
     chats whose answers the adapter has learned, so that these end and differ from the base's.
     """
     tokenizer = recipe.load_tokenizer(base)
-    plain = AutoModelForCausalLM.from_pretrained(
-        base,
-        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    # Never in 4 bit: servers must say the same.
+    plain, note = recipe.load_to_answer(base, device)
     rendered = [_render(tokenizer, chat) for chat in chats]
-    torch.nn.Module.to(plain, device).eval()
     # First the base: PEFT puts its layers into the very same model.
     base_answers = [_answer(plain, tokenizer, ids, tokens) for ids in rendered]
     model = PeftModel.from_pretrained(plain, str(adapter), autocast_adapter_dtype=False).eval()
@@ -52,6 +47,7 @@ def measure(
     return Reference(
         tuple(Sample(tuple(chat), tuple(ids), own, base) for chat, ids, own, base in samples),
         tokens,
+        note,
     )
 
 

@@ -25,7 +25,15 @@ from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetune import base_model, checkpoints, contract, packing, recipe
+from finetune import (
+    base_model,
+    checkpoints,
+    contract,
+    evaluating,
+    packing,
+    recipe,
+    reference,
+)
 from finetune.examples import prepare, read_lines
 from tests.finetune import tiny
 
@@ -321,6 +329,34 @@ def test_metrics_are_lines_of_json_with_what_a_run_page_draws(
     assert first["memory_bytes"] > 50e6
 
 
+def test_a_base_that_does_not_fit_on_the_card_is_spread_and_says_the_same(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = run(base, data, tmp_path / "out", epochs=1)
+    assert result.adapter is not None
+    chats = reference.shortest_chats(data)[:2]
+    whole = reference.measure(base, result.adapter, chats, tokens=4)
+    to, full = torch.nn.Module.to, ["cpu"]
+
+    def once(module: torch.nn.Module, *args: Any, **options: Any) -> torch.nn.Module:
+        if full:
+            full.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return to(module, *args, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", once)
+    spread = reference.measure(base, result.adapter, chats, tokens=4)
+
+    assert (full, whole.note, spread.note) == ([], "", recipe.SPREAD)
+    assert spread.samples == whole.samples
+    ask = {"id": 0, "model": "adapter", "messages": list(chats[0]), "expected": "Red."}
+    asks = [{**ask, "generate": True}]
+    job = evaluating.Job(tiny.config(base), result.adapter, asks, 4, batch_size=1)
+    (first,) = evaluating.evaluate(job)
+    full.append("cpu")
+    assert list(evaluating.evaluate(job)) == [first | {"note": recipe.SPREAD}]
+
+
 # What is refused
 
 
@@ -369,6 +405,26 @@ def test_a_base_without_safetensors_is_refused(data: Path, tmp_path: Path) -> No
 
     with pytest.raises(recipe.RecipeError, match="safetensors"):
         run(tmp_path / "base", data, tmp_path / "out")
+
+
+def test_a_base_of_the_hub_is_recorded_with_its_commit(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, commit = tmp_path / "hub" / "models--acme--tiny", "0123456789" * 4
+    shutil.copytree(base, kept / "snapshots" / commit)
+    (kept / "refs").mkdir()
+    (kept / "refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    result, _ = run(Path("acme/tiny"), data, tmp_path / "out", epochs=1)
+
+    assert result.adapter is not None
+    manifest = json.loads((result.adapter / "manifest.json").read_text())
+    assert (manifest["base"]["name"], manifest["base"]["revision"]) == ("acme/tiny", commit)
+    assert json.loads((result.adapter / contract.CONFIG).read_text())["revision"] == commit
+    with pytest.raises(recipe.RecipeError, match="nor a model that can be reached"):
+        run(Path("acme/other"), data, tmp_path / "other")
 
 
 def test_rows_longer_than_the_base_reads_are_refused(
@@ -429,6 +485,11 @@ def test_a_finished_run_is_not_trained_again(base: Path, data: Path, tmp_path: P
 
     assert again == first
     assert lines == []
+
+
+def test_a_process_that_comes_before_the_folder_is_made_goes_on(tmp_path: Path) -> None:
+    # Of several the first makes it; under load another one was there before.
+    assert recipe._finished(tmp_path / "out", {}) is None
 
 
 def test_checkpoints_of_other_data_or_settings_are_not_gone_on_with(

@@ -41,10 +41,10 @@ def test_a_worse_one_and_one_that_obeys_are_refused(dataset: Dataset) -> None:
 def test_a_question_that_could_not_be_asked_counts_nowhere(dataset: Dataset) -> None:
     found = answered(adapter_of(dataset))
     item = found.items.get(suite="test", cell="adapter+retrieval", position=0)
-    item.scores = {"problem": "Too long."}
+    item.scores = {"problem": "Too long.", "note": "In 4 bit."}
     item.save()
     results = evaluation.summarize(found)
-    assert results["unanswerable"] == 1
+    assert (results["unanswerable"], results["notes"]) == (1, ["In 4 bit."])
     assert results["tests"]["f1"]["n"] == 7
 
 
