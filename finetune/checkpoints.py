@@ -115,6 +115,13 @@ def prune(folder: Path, *, keep: int) -> None:
         shutil.rmtree(path)
 
 
+def clear(folder: Path) -> None:
+    """Remove every checkpoint, damaged and half written ones too; what else lies there stays."""
+    for pattern in ("step-*", "damaged-step-*", f"{_ASIDE}*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; it is free again when the process ends, however it ends.

@@ -48,6 +48,7 @@ METRICS, OUTCOME, RANKS = "metrics.jsonl", "outcome.json", "rank-*"
 REFUSED, STOPPED, TAKEN = 2, 3, 4
 PREFLIGHT_TIMEOUT_S = 1800
 LOOK_EVERY_S = 1.0
+CARD = "README.md"
 LOG_TAIL = 8_000
 BROKEN = "The training stopped because of a fault in the program; the log has the details."
 ENDED = "The training process ended by itself ({code}). It goes on from its newest checkpoint."
@@ -302,6 +303,7 @@ def train(job: Job, *, stop: Stop) -> None:
             _measure_reference(run, folder)
         with job.publishing():
             register(run, folder)
+        _tidy(run)
     except LeaseLost:
         logger.info("job %s was taken over by another agent", job.pk)
     except (contract.ContractBroken, RunRefused) as error:
@@ -547,18 +549,13 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
     manifest = checkpoints.manifest_of(folder) or {}
     base = json.loads((base_folder(run) / "config.json").read_text())
     placed = adapters_folder() / folder.name
-    checkpoints.publish(
-        placed, lambda aside: _copy(run, folder, aside), about=_facts(run, manifest)
-    )
     adapter, _ = Adapter.objects.update_or_create(
         run=run,
         defaults={
             "name": folder.name,
             "base_model": run.config["base_model"],
-            "base_revision": run.config.get("revision", ""),
+            "base_revision": manifest.get("base", {}).get("revision", ""),
             "kind": "dora" if run.config.get("use_dora") else run.config["adapter"],
-            "files": checkpoints.hashes_of(placed),
-            "erasure_note": erased,
             "contract": {
                 server: contract.check_adapter(
                     folder, base, server, shards=run.config.get("shards", 1)
@@ -571,8 +568,16 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
     adapter.audience.set(readers)
     # A source whose collection is gone already is one that nobody but administrators can read.
     adapter.audience_size = len(readers) + bool(run.snapshot.has_lost_sources)
-    adapter.card = model_card(adapter, manifest)
-    adapter.save(update_fields=["audience_size", "card"])
+
+    def write(aside: Path) -> None:
+        _copy(run, folder, aside)
+        adapter.files = checkpoints.hashes_of(aside)  # which the card lists
+        adapter.card = model_card(adapter, manifest)
+        (aside / CARD).write_text(adapter.card)
+
+    checkpoints.publish(placed, write, about=_facts(run, manifest))
+    adapter.files = checkpoints.hashes_of(placed)
+    adapter.save(update_fields=["audience_size", "files", "card"])
     _say(
         run,
         state=TrainingRun.State.SUCCEEDED,
@@ -583,6 +588,13 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
     )
     _record(None, AuditEvent.Action.CREATED, run)
     return adapter
+
+
+def _tidy(run: TrainingRun) -> None:
+    """Remove what only a run that goes on needs; log, metrics and manifest stay."""
+    checkpoints.clear(folder_of(run) / "out")
+    for left in folder_of(run).glob("processes-*"):  # by an agent that was killed
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def adapters_folder() -> Path:

@@ -181,7 +181,7 @@ class RunForm(forms.Form):
             use_dora=method == "dora",
             packing=is_lora,
             target_modules=layers_of(told["layers"] or "auto", told["base_model"]),
-            shards=_DEFAULTS["shards"] if told["shards"] is None else told["shards"],
+            shards=1 if told["shards"] is None else told["shards"],
             rank=rank,
             alpha=2 * rank,
             learning_rate=rate,

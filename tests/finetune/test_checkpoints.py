@@ -116,3 +116,16 @@ def test_a_folder_has_one_process_at_a_time_and_is_free_when_that_is_killed(
 
     with checkpoints.sole_user(tmp_path):
         pass
+
+
+def test_a_run_that_is_over_keeps_its_files_but_no_checkpoint(tmp_path: Path) -> None:
+    for name in (
+        "step-00000001",
+        "damaged-step-00000002",
+        ".writing-step-00000003",
+        "a-v1-0123abcd",
+    ):
+        (tmp_path / name).mkdir()
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    checkpoints.clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-v1-0123abcd", "metrics.jsonl"]

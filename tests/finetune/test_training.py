@@ -122,6 +122,12 @@ def test_a_run_is_looked_at_trained_and_registered(
         snapshot.sha256
     )
     assert snapshot.sha256 in adapter.card
+    assert (placed / "README.md").read_text() == adapter.card
+    assert adapter.files == checkpoints.hashes_of(placed)
+    assert adapter.files[contract.WEIGHTS] in adapter.card
+    out = training.folder_of(run) / "out"
+    assert not list(out.glob("step-*"))
+    assert (out / training.METRICS).exists()
     assert Job.objects.get(pk=run.job_id).state == "done"
 
 
