@@ -249,8 +249,8 @@ GENERATORS: dict[str, dict[str, Any]] = {
             "base_model": env.str("MODEL_NAME", default="tgi"),
             "api_key": MODEL_SERVER_KEY,
             "timeout_s": positive("MODEL_TIMEOUT_S", default=60),
-        },
             "why_unserved": "finetune.activation:why_unserved",
+        },
     },
 }
 GENERATOR_NAME = choice(
@@ -263,6 +263,19 @@ if GENERATOR_NAME == "chat_completions" and not MODEL_SERVER_URL:
 GENERATOR = GENERATORS[GENERATOR_NAME]
 # Offered when the model server is away.
 FALLBACK_GENERATOR = GENERATORS["extractive"]
+# Compares answers in evaluations; None: the model of the chats does.
+JUDGE: dict[str, Any] | None = None
+if JUDGE_URL := env.str("JUDGE_URL", default=""):
+    JUDGE = {
+        "BACKEND": GENERATORS["chat_completions"]["BACKEND"],
+        "OPTIONS": {
+            "url": JUDGE_URL,
+            "base_model": env.str("JUDGE_NAME", default="tgi"),
+            "api_key": env.str("JUDGE_KEY", default=""),
+            "timeout_s": GENERATORS["chat_completions"]["OPTIONS"]["timeout_s"],
+            "temperature": 0.0,
+        },
+    }
 
 # --- Training ---------------------------------------------------------------------------------
 BASE_MODEL = env.str("BASE_MODEL", default="")

@@ -1,4 +1,4 @@
-"""Ask the configured model which of two answers is better. Position decides nothing."""
+"""Ask a model, JUDGE_URL's or that of the chats, which answer is better. Position decides nothing."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -13,16 +13,17 @@ MOST_TOKENS = 16
 
 
 def has_model() -> bool:
-    return bool(settings.GENERATOR_NAME != "extractive")
+    return bool(settings.JUDGE or settings.GENERATOR_NAME != "extractive")
 
 
 def label() -> str:
-    """Name the model that judges, for people."""
-    return _generator().label
+    """Name the model that judges, for people: the judge's own, or that of the chats."""
+    name = _generator().base_model
+    return f"The judge ({name})" if settings.JUDGE else f"The model of the chats ({name})"
 
 
 def _generator() -> Generator:
-    generator: Generator = get_backend("GENERATOR")
+    generator: Generator = get_backend("JUDGE" if settings.JUDGE else "GENERATOR")
     return generator
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class ModelServer:
             return answer
 
 
-@pytest.fixture(scope="session")
-def model_server_process() -> Iterator[ModelServer]:
+@contextmanager
+def running() -> Iterator[ModelServer]:
+    """Start a stub in a process of its own, and end it."""
     script = Path(__file__).with_name("stub_model_server.py")
     process = subprocess.Popen(
         [sys.executable, script, "--port", "0"], stdout=subprocess.PIPE, text=True
@@ -50,6 +52,12 @@ def model_server_process() -> Iterator[ModelServer]:
         process.terminate()
         process.wait(timeout=5)
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def model_server_process() -> Iterator[ModelServer]:
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
