@@ -3,7 +3,8 @@
 request → (a second person approves) → placed → loaded → probed → deployed. Each step is written
 down before the next and may be repeated: a worker that is killed anywhere is followed by one that
 goes on. Who speaks is a chain of deployments: whom the newest does not reach gets its `otherwise`.
-What is said and who may do it: docs/serve.md.
+An activation is DEPLOYED exactly while some reader can be answered by it, and REPLACED while it
+only waits in the chain to serve again. What is said and who may do it: docs/serve.md.
 """
 
 import logging
@@ -14,8 +15,9 @@ from pathlib import Path
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, prefetch_related_objects
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from finetune import checkpoints, loading, probe
 from finetune.hyperparameters import Server
@@ -173,7 +175,7 @@ def activate(job: Job) -> None:
     ).get(job=job)
     try:
         with job.heartbeat():
-            _place(activation.adapter)
+            place(activation.adapter)
             _step(activation, job, State.PLACED, 1)
             _load(activation.adapter)
             _step(activation, job, State.LOADED, 2)
@@ -201,8 +203,11 @@ def folder_of(adapter: Adapter) -> Path:
     return adapters_folder() / adapter.name
 
 
-def _place(adapter: Adapter) -> None:
-    """Make sure that the files lie where the server reads them, unchanged since registration."""
+def place(adapter: Adapter) -> None:
+    """Make sure that the files lie where the server reads them, unchanged since registration.
+
+    Raises ActivationRefused.
+    """
     if problems := unfit(adapter):
         raise ActivationRefused(" ".join(problems))
     folder = folder_of(adapter)
@@ -216,11 +221,12 @@ def _place(adapter: Adapter) -> None:
             raise ActivationRefused(f"{name} has changed since the adapter was registered.")
 
 
-def _loader() -> loading.Loader:
+def loader(*, wait_s: float = loading.CHANGE_TIMEOUT_S) -> loading.Loader:
+    """Give what loads adapters onto the configured server. `wait_s`: for TGI to change its set."""
     if settings.MODEL_SERVER_KIND == "tgi":
         folder = Path(settings.TGI_SUPERVISOR_DIR)
         folder.mkdir(parents=True, exist_ok=True)
-        return loading.SupervisedLoader(folder)
+        return loading.SupervisedLoader(folder, wait_s)
     return loading.RuntimeLoader(settings.MODEL_SERVER_ADMIN_URL, settings.MODEL_SERVER_KEY)
 
 
@@ -238,7 +244,7 @@ def why_unserved(name: str) -> str:
 
 def _load(adapter: Adapter) -> None:
     Adapter.objects.filter(pk=adapter.pk).update(is_wanted=True, retired_at=None)
-    _loader().ensure_loaded(loading.Placed(adapter.name, str(folder_of(adapter))))
+    loader().ensure_loaded(loading.Placed(adapter.name, str(folder_of(adapter))))
 
 
 def _probe(activation: Activation) -> None:
@@ -270,7 +276,7 @@ def _deploy(activation: Activation) -> None:
         raise ActivationRefused(" ".join(problems))
     base = get_backend("GENERATOR").base_model
     groups = list(activation.groups.all())
-    others = [layer for layer in speaking(base) if layer.adapter_name != adapter.name]
+    others = [layer for layer in chain(base) if layer.adapter_name != adapter.name]
     deployment = ModelDeployment.objects.create(
         base_model=base,
         adapter_name=adapter.name,
@@ -282,13 +288,10 @@ def _deploy(activation: Activation) -> None:
     )
     deployment.audience.set(adapter.audience.all())
     deployment.groups.set(groups)
-    former = Activation.objects.filter(state=State.DEPLOYED, deployment__base_model=base)
-    if activation.share < 1 or groups:
-        former = former.filter(adapter=adapter)
-    former.update(state=State.REPLACED, ended_at=timezone.now())
     Activation.objects.filter(pk=activation.pk).update(
         state=State.DEPLOYED, deployment=deployment, deployed_at=timezone.now()
     )
+    _settle(base)
     record(user, AuditEvent.Action.ACTIVATED, activation, deployment=deployment.pk)
 
 
@@ -298,17 +301,17 @@ def _lock() -> None:
 
 
 def _fail(activation: Activation, job: Job, sentence: str) -> None:
-    """End it and free the server's memory again, unless the adapter speaks already."""
+    """End it and free the server's memory again, unless the adapter serves or waits to."""
     with transaction.atomic():
         if not job.fail(sentence, code="refused"):
             return
         _end_failed(activation, sentence)
     adapter = activation.adapter
-    if adapter.name in speaking_names():
+    if adapter.name in {layer.adapter_name for layer in chain(get_backend("GENERATOR").base_model)}:
         return
     Adapter.objects.filter(pk=adapter.pk).update(is_wanted=False)
     try:
-        _loader().unload(adapter.name)
+        loader().unload(adapter.name)
     except loading.LoadingFailed as error:
         logger.warning("%s stays loaded: %s", adapter.name, error)
 
@@ -330,14 +333,53 @@ def end_abandoned() -> int:
 # --- Who speaks ----------------------------------------------------------------------------------
 
 
-def speaking(base_model: str) -> list[ModelDeployment]:
-    """Give the chain of deployments that answer now, the one that is asked first in front."""
+def chain(base_model: str) -> list[ModelDeployment]:
+    """Give the deployments as they are asked, also those that nobody reaches any more."""
     rows = ModelDeployment.objects.filter(base_model=base_model)
     layer, layers = rows.order_by("-pk").first(), []
     while layer is not None:
         layers.append(layer)
         layer = layer.otherwise
+    prefetch_related_objects(layers, "audience", "groups")
     return layers
+
+
+def speaking(base_model: str) -> list[ModelDeployment]:
+    """Give the deployments that some reader can be answered by, asked first in front."""
+    return _reached(chain(base_model))
+
+
+def _reached(layers: list[ModelDeployment]) -> list[ModelDeployment]:
+    return [
+        layer
+        for at, layer in enumerate(layers)
+        if not any(_takes_all_of(upper, layer) for upper in layers[:at])
+    ]
+
+
+def _takes_all_of(upper: ModelDeployment, lower: ModelDeployment) -> bool:
+    """Say whether everybody whom `lower` could answer is answered by `upper` already."""
+    if not upper.adapter_name:
+        return True
+    if upper.share < 1 or upper.groups.all():
+        return False
+    needed, read = set(upper.audience.all()), set(lower.audience.all())
+    # What learned from a collection that was deleted reaches administrators alone.
+    if lower.adapter_name and len(read) < lower.audience_size:
+        return True
+    return len(needed) == upper.audience_size and needed <= read
+
+
+def _settle(base_model: str) -> None:
+    """Let the states of the activations follow from who speaks; in the transaction of a change."""
+    reached = [layer.pk for layer in speaking(base_model)]
+    rows = Activation.objects.filter(deployment__base_model=base_model)
+    rows.filter(state=State.REPLACED, deployment__in=reached).update(
+        state=State.DEPLOYED, ended_at=None
+    )
+    rows.filter(state=State.DEPLOYED).exclude(deployment__in=reached).update(
+        state=State.REPLACED, ended_at=timezone.now()
+    )
 
 
 def speaking_names() -> set[str]:
@@ -346,19 +388,41 @@ def speaking_names() -> set[str]:
     return {layer.adapter_name for layer in speaking(base) if layer.adapter_name}
 
 
+def seen_name(layer: ModelDeployment | None, user: User) -> str | None:
+    """Give the adapter's name; "" for the base model, None where the person may not see it."""
+    name = layer.adapter_name if layer is not None else ""
+    if name and not Adapter.objects.visible_to(user).filter(name=name).exists():
+        return None
+    return name
+
+
+def shown_name(layer: ModelDeployment | None, user: User) -> str:
+    """Name what answers in words that the person may read."""
+    seen = seen_name(layer, user)
+    if seen is None:
+        return _("An adapter of other collections")
+    return seen or _("The base model alone")
+
+
 # --- And back ------------------------------------------------------------------------------------
 
 
-def what_would_serve(activation: Activation) -> ModelDeployment | None:
-    """Give what speaks first once this adapter is taken back; None for the base model alone."""
+def what_would_serve(activation: Activation) -> list[ModelDeployment]:
+    """Give the adapters that answer its readers once this one is taken back; none for the base.
+
+    The first is asked first; of the others only those that nobody is answered by today.
+    """
     assert activation.deployment is not None
-    layers = speaking(activation.deployment.base_model)
-    left = [layer for layer in layers if layer.adapter_name != activation.adapter.name]
-    return left[0] if left else None
+    layers, name = chain(activation.deployment.base_model), activation.adapter.name
+    today, names = _reached(layers), [layer.adapter_name for layer in layers]
+    left = [layer for layer in layers if layer.adapter_name != name]
+    below = layers[names.index(name) :] if name in names else layers
+    reached = [layer for layer in _reached(left) if layer in below and layer.adapter_name]
+    return reached[:1] + [layer for layer in reached[1:] if layer not in today]
 
 
-def roll_back(activation: Activation, user: User, *, reason: str) -> ModelDeployment:
-    """Take a deployed adapter back: what served before serves again, at once.
+def roll_back(activation: Activation, user: User, *, reason: str) -> str:
+    """Take a deployed adapter back: what served before serves again, at once; gives its name.
 
     Only when the server still has that one, which is asked of it. Raises ActivationRefused.
     """
@@ -366,13 +430,14 @@ def roll_back(activation: Activation, user: User, *, reason: str) -> ModelDeploy
     if activation.state != State.DEPLOYED:
         raise ActivationRefused("It does not serve any more.")
     following = what_would_serve(activation)
-    if following is not None and following.adapter_name:
-        _check_loaded(following.adapter_name)
-    return take_back(activation, user, state=State.ROLLED_BACK, reason=reason.strip())
+    for layer in following:
+        _check_loaded(layer, user)
+    take_back(activation, user, state=State.ROLLED_BACK, reason=reason.strip())
+    return shown_name(following[0] if following else None, user)
 
 
-def _check_loaded(name: str) -> None:
-    adapter = Adapter.objects.filter(name=name).first()
+def _check_loaded(layer: ModelDeployment, user: User) -> None:
+    adapter = Adapter.objects.filter(name=layer.adapter_name).first()
     problem = "it is not registered here."
     if adapter is not None:
         try:
@@ -381,14 +446,15 @@ def _check_loaded(name: str) -> None:
         except probe.ProbeError as error:
             problem = str(error)
     if problem:
+        shown = shown_name(layer, user)
+        if seen_name(layer, user) is None:  # the problem names it, too
+            raise ActivationRefused(f"{shown}, which served before, cannot serve now.")
         raise ActivationRefused(
-            f"“{name}”, which served before, cannot serve now: {problem} Activate it anew instead."
+            f"“{shown}”, which served before, cannot serve now: {problem} Activate it anew instead."
         )
 
 
-def take_back(
-    activation: Activation, user: User | None, *, state: str, reason: str
-) -> ModelDeployment:
+def take_back(activation: Activation, user: User | None, *, state: str, reason: str) -> None:
     """Append the chain without this adapter. Raises ActivationRefused when it ended meanwhile."""
     with transaction.atomic():
         _lock()
@@ -400,15 +466,15 @@ def take_back(
         assert activation.deployment is not None
         base, name = activation.deployment.base_model, activation.adapter.name
         appended = _append_without(name, base, user, reason)
+        _settle(base)
         stopped = state == State.STOPPED
         action = AuditEvent.Action.STOPPED if stopped else AuditEvent.Action.ROLLED_BACK
         record(user, action, activation, because=reason, deployment=appended.pk)
-    return appended
 
 
 def _append_without(name: str, base: str, user: User | None, reason: str) -> ModelDeployment:
     """Copy the layers above the adapter, and at least the one below, so that it is the newest."""
-    layers = speaking(base)
+    layers = chain(base)
     last = max((at for at, layer in enumerate(layers) if layer.adapter_name == name), default=-1)
     above = [layer for layer in layers[:last] if layer.adapter_name != name]
     below = layers[last + 1 :]
@@ -421,9 +487,6 @@ def _append_without(name: str, base: str, user: User | None, reason: str) -> Mod
     for layer in reversed(again):
         rest = _append_copy(layer, otherwise=rest, user=user, reason=reason)
     assert rest is not None
-    Activation.objects.filter(deployment=rest, state=State.REPLACED).update(
-        state=State.DEPLOYED, ended_at=None
-    )
     return rest
 
 
@@ -447,18 +510,28 @@ def _append_copy(
 
 
 def retire(adapter: Adapter, user: User) -> None:
-    """Take an adapter that answers nobody off the server. Raises ActivationRefused."""
+    """Take an adapter that answers nobody off the server, and out of the chain that leads back.
+
+    Raises ActivationRefused.
+    """
     _check_managed(adapter, user)
     if adapter.name in speaking_names():
         raise ActivationRefused("It may still answer somebody. Roll it back first.")
     if adapter.activations.filter(state__in=UNDER_WAY).exists():
         raise ActivationRefused("This adapter is on its way already.")
     try:
-        _loader().unload(adapter.name)
+        loader().unload(adapter.name)
     except loading.LoadingFailed as error:
         raise ActivationRefused(str(error)) from error
-    now = timezone.now()
-    Adapter.objects.filter(pk=adapter.pk).update(is_wanted=False, retired_at=now)
+    with transaction.atomic():
+        _lock()
+        deployed = adapter.activations.filter(deployment__isnull=False)
+        for base in set(deployed.values_list("deployment__base_model", flat=True)):
+            if adapter.name in {layer.adapter_name for layer in chain(base)}:
+                _append_without(adapter.name, base, user, f"{adapter.name} was unloaded.")
+                _settle(base)
+        now = timezone.now()
+        Adapter.objects.filter(pk=adapter.pk).update(is_wanted=False, retired_at=now)
 
 
 def visible_to(user: User) -> QuerySet[Activation]:

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 import httpx2
 
-LOAD_TIMEOUT_S = 120.0
+LOAD_TIMEOUT_S, CONNECT_TIMEOUT_S = 120.0, 5.0
+CHANGE_TIMEOUT_S = 900.0  # of TGI, which loads the base model anew
 POLL_S = 0.2
 
 
@@ -39,6 +40,9 @@ class Loader(Protocol):
     def unload(self, name: str) -> None:
         """Return once the server no longer has the adapter; raises LoadingFailed."""
 
+    def loaded(self) -> set[str]:
+        """Name what the server has now; raises LoadingFailed."""
+
 
 class RuntimeLoader:
     """For our own server and vLLM (with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)."""
@@ -51,7 +55,11 @@ class RuntimeLoader:
         body = {"lora_name": adapter.name, "lora_path": adapter.folder}
         loaded = self._loaded()
         if adapter.name not in loaded:
-            self._call("POST", "/v1/load_lora_adapter", body)
+            try:
+                self._call("POST", "/v1/load_lora_adapter", body)
+            except LoadingFailed:
+                if adapter.name not in self._loaded():  # else another process was quicker
+                    raise
         elif loaded[adapter.name] not in ("", adapter.folder):
             raise LoadingFailed(
                 f"The model server has another “{adapter.name}”, from {loaded[adapter.name]}."
@@ -61,6 +69,9 @@ class RuntimeLoader:
         if name in self._loaded():
             self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
+    def loaded(self) -> set[str]:
+        return set(self._loaded())
+
     def _loaded(self) -> dict[str, str]:
         """Return the folder of each adapter by its name, "" where the server does not tell it."""
         models = self._call("GET", "/v1/models").json()["data"]
@@ -68,7 +79,8 @@ class RuntimeLoader:
 
     def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> httpx2.Response:
         try:
-            with httpx2.Client(trust_env=False, timeout=LOAD_TIMEOUT_S) as client:
+            timeout = httpx2.Timeout(LOAD_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+            with httpx2.Client(trust_env=False, timeout=timeout) as client:
                 response = client.request(
                     method, self._url + path, json=body, headers=self._headers
                 )
@@ -112,7 +124,7 @@ class SupervisedLoader:
     `folder` is shared with it. A change takes as long as TGI needs to load the base model.
     """
 
-    def __init__(self, folder: Path, timeout_s: float = 900.0) -> None:
+    def __init__(self, folder: Path, timeout_s: float = CHANGE_TIMEOUT_S) -> None:
         self._folder = folder
         self._timeout_s = timeout_s
 
@@ -131,6 +143,9 @@ class SupervisedLoader:
         with wanted(self._folder) as adapters:
             adapters.pop(name, None)
         self._wait(name, present=False)
+
+    def loaded(self) -> set[str]:
+        return set(read_state(self._folder).serving)
 
     def _wait(self, name: str, *, present: bool) -> SupervisorState:
         """Wait until the adapter serves or is refused, or until it no longer does."""

@@ -2,8 +2,8 @@
 
 Each second it fails the exhausted, ends abandoned answers and tells idle workers of waiting rows;
 every few seconds it brings in ratings, looks for pairs that went stale and orders the queues of
-reviewers, stops adapters that make answers worse and sees which data sets should be trained again;
-each hour it removes files that no row names.
+reviewers, stops adapters that make answers worse, loads again those that the model server lost and
+sees which data sets should be trained again; each hour it removes files that no row names.
 """
 
 import logging
@@ -22,6 +22,7 @@ from finetune import (
     evaluation,
     guard,
     queueing,
+    restoring,
     retraining,
     snapshots,
     staleness,
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 # A stored file has its row within seconds; an hour is certain.
 ORPHAN_AGE_S = 3600
 RATINGS_EVERY_S, STALE_EVERY_S, QUEUE_EVERY_S = 3, 5, 30
-GUARD_EVERY_S, RULES_EVERY_S = 15, 60
+GUARD_EVERY_S, RESTORE_EVERY_S, RULES_EVERY_S = 15, 10, 60
 
 
 def sweep(queue: Redis) -> None:
@@ -77,6 +78,7 @@ def run(stop: threading.Event) -> None:
         (STALE_EVERY_S, staleness.Watch().look),
         (QUEUE_EVERY_S, queueing.Watch().look),
         (GUARD_EVERY_S, guard.look),
+        (RESTORE_EVERY_S, Aside(restoring.Watch().look)),
         (RULES_EVERY_S, retraining.look),
         (ORPHAN_AGE_S, remove_orphans),
     ]
@@ -86,6 +88,25 @@ def run(stop: threading.Event) -> None:
             if time.monotonic() >= due[at]:
                 due[at] = time.monotonic() + every_s - 0.5  # never a round late by a hair
                 _calmly(action)
+
+
+class Aside:
+    """Does something in a thread of its own, one at a time: it waits for another machine."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+        self._thread: threading.Thread | None = None
+
+    def __call__(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            _calmly(self._action)
+        finally:
+            connection.close()  # this thread's own
 
 
 def _calmly(action: Callable[[], object]) -> None:

@@ -250,7 +250,7 @@ class Serving(ApiView):
         seen = {"", *visible.values_list("name", flat=True)}
         shown = [
             {
-                "adapter": layer.adapter_name if layer.adapter_name in seen else None,
+                "adapter": activation.seen_name(layer, request.user),
                 "share": layer.share,
                 "groups": [group.name for group in layer.groups.all()],
                 "since": layer.created_at,

@@ -40,7 +40,7 @@ def activations(request: PersonRequest) -> HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Who answers whom the layers above do not reach; `name` is empty for the base model.
+    """Who answers whom the layers above do not reach; `is_base`: everybody who is left.
 
     `adapter` is None too where the person may not see it.
     """
@@ -48,6 +48,7 @@ class Layer:
     name: str
     adapter: Adapter | None = None
     deployment: ModelDeployment | None = None
+    is_base: bool = False
 
 
 def layers(user: User) -> list[Layer]:
@@ -56,8 +57,17 @@ def layers(user: User) -> list[Layer]:
     names = [layer.adapter_name for layer in speaking]
     visible = Adapter.objects.visible_to(user).filter(name__in=names)
     seen = {adapter.name: adapter for adapter in visible.prefetch_related("audience")}
-    found = [Layer(each.adapter_name, seen.get(each.adapter_name), each) for each in speaking]
-    return found if found and not found[-1].name else [*found, Layer("")]
+    found = [
+        Layer(
+            journey.shown_name(each, user),
+            seen.get(each.adapter_name),
+            each,
+            is_base=not each.adapter_name,
+        )
+        for each in speaking
+    ]
+    base = Layer(journey.shown_name(None, user), is_base=True)
+    return found if found and found[-1].is_base else [*found, base]
 
 
 def _compared(row: Activation) -> guard.Comparison | None:
@@ -123,8 +133,14 @@ def _context(request: PersonRequest, found: Activation) -> dict[str, Any]:
         "compared": _compared(found),
         "may_approve": found.state == state.WAITING and found.requested_by != request.user,
         "groups": found.groups.order_by("name"),
-        "following": journey.what_would_serve(found) if found.state == state.DEPLOYED else None,
+        "following": _following(found, request) if found.state == state.DEPLOYED else "",
     }
+
+
+def _following(found: Activation, request: PersonRequest) -> str:
+    """Name the adapter that answers again; "" for the base model."""
+    following = journey.what_would_serve(found)
+    return journey.shown_name(following[0], request.user) if following else ""
 
 
 @require_POST

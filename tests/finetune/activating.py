@@ -68,7 +68,7 @@ def work_off_activation() -> None:
 
 def deployed(adapter: Adapter, user: User, **fields: Any) -> Activation:
     """Write down that an adapter serves, without any server."""
-    others = activation.speaking("tgi")
+    others = activation.chain("tgi")
     deployment = ModelDeployment.objects.create(
         base_model="tgi",
         adapter_name=adapter.name,

@@ -9,13 +9,19 @@ import pytest
 from django.contrib.auth.models import Group
 
 from benchmarks import random_models
-from finetune import activation, loading
+from finetune import activation, guard, loading, restoring
 from finetune.activation import ActivationRefused
 from finetune.models import Activation, Adapter, AuditEvent, Dataset
 from kb.backends import get_backend
 from kb.generators import GenerationError
 from kb.models import Collection, Conversation, Job, ModelDeployment, User
-from tests.finetune.activating import evaluate, make_adapter, speaker, work_off_activation
+from tests.finetune.activating import (
+    answers,
+    evaluate,
+    make_adapter,
+    speaker,
+    work_off_activation,
+)
 from tests.finetune.test_probe import CHATS
 from tests.workers.conftest import Server, StartServer, start_server  # noqa: F401
 from tests.workers.test_tgi_supervisor import references, supervise  # noqa: F401
@@ -233,6 +239,57 @@ def test_only_who_may_read_what_it_learned_from_is_served_by_it(
     assert speaker(alice) == ""
 
 
+def test_what_still_answers_somebody_stays_deployed_watched_and_loaded(
+    alice: User, bob: User, dataset: Dataset, models: Path, serving: Any, server: Server
+) -> None:
+    secret = Collection.objects.create(name="Secret", created_by=alice)
+    secret.grant(alice, "owner")
+    first = activated(make(dataset, models, serving, "a"), alice)
+    second = activated(make(dataset, models, serving, "b", secret), alice)
+    first.refresh_from_db()
+    assert (speaker(alice), speaker(bob)) == (NAMES["b"], NAMES["a"])
+    assert (first.state, second.state) == (Activation.State.DEPLOYED, Activation.State.DEPLOYED)
+    with pytest.raises(ActivationRefused, match="may still answer somebody"):
+        activation.retire(first.adapter, alice)
+
+    label = get_backend("GENERATOR").label
+    for message in answers(bob, 12, label=label, deployment=first.deployment):
+        message.rate(bob, -1)
+    assert guard.look() == 1
+
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.state, second.state) == (Activation.State.STOPPED, Activation.State.DEPLOYED)
+    assert (speaker(alice), speaker(bob)) == (NAMES["b"], "")
+    activation.retire(first.adapter, alice)
+    assert loaded(server) == {NAMES["b"]}
+
+
+def test_what_answers_only_some_can_be_taken_back_and_what_waits_can_be_unloaded(
+    alice: User, bob: User, dataset: Dataset, models: Path, serving: Any, server: Server
+) -> None:
+    secret = Collection.objects.create(name="Secret", created_by=alice)
+    secret.grant(alice, "owner")
+    first = activated(make(dataset, models, serving, "a"), alice)
+    second = activated(make(dataset, models, serving, "b", secret), alice)
+    first.refresh_from_db()
+    assert activation.what_would_serve(first) == []
+    assert activation.roll_back(first, alice, reason="Worse.") == "The base model alone"
+    assert (speaker(alice), speaker(bob)) == (NAMES["b"], "")
+
+    # Over the same collections it takes all of the readers, and the former waits in the chain.
+    second.refresh_from_db()
+    third = activated(make(dataset, models, serving, "c", secret), alice)
+    second.refresh_from_db()
+    assert (second.state, speaker(alice)) == (Activation.State.REPLACED, NAMES["c"])
+    activation.retire(second.adapter, alice)
+    assert loaded(server) >= {NAMES["c"]}
+    assert NAMES["b"] not in loaded(server)
+    third.refresh_from_db()
+    assert activation.roll_back(third, alice, reason="Worse.") == "The base model alone"
+    assert speaker(alice) == "", "not what was unloaded"
+
+
 def test_tgi_takes_the_same_way_by_its_supervisor(
     dataset: Dataset,
     alice: User,
@@ -282,6 +339,78 @@ def test_settings_let_every_answer_ask_whether_its_adapter_is_served(
     get_backend.cache_clear()
     with pytest.raises(GenerationError, match="does not have the adapter “glacier-v1"):
         asyncio.run(get_backend("GENERATOR").probe(NAMES["a"]))
+
+
+# --- A server that starts anew -------------------------------------------------------------------
+
+
+def test_what_a_restarted_server_has_lost_is_loaded_and_proved_again(
+    dataset: Dataset, alice: User, models: Path, start_server: StartServer, settings: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    first = start_server(adapters="")
+    _point_at(first, settings, tmp_path)
+    deployed = activated(make(dataset, models, settings, "a"), alice)
+    watch = restoring.Watch()
+    assert watch.look() == [], "nothing is lost"
+    first.process.kill()
+    first.process.wait()
+    assert watch.look() == [], "the server is away"
+
+    again = start_server(adapters="")
+    _point_at(again, settings, tmp_path)
+    assert loaded(again) == set()
+    assert watch.look() == [NAMES["a"]]
+    assert loaded(again) == {NAMES["a"]}
+    asyncio.run(get_backend("GENERATOR").probe(NAMES["a"]))
+
+    # What waits to serve again comes back, too; what was unloaded does not.
+    second = activated(make(dataset, models, settings, "b"), alice)
+    for name in NAMES["a"], NAMES["b"]:
+        again.post("/v1/unload_lora_adapter", {"lora_name": name})
+    assert watch.look() == [NAMES["b"], NAMES["a"]], "what speaks comes first"
+    activation.retire(deployed.adapter, alice)
+    assert watch.look() == []
+    assert loaded(again) == {NAMES["b"]}
+    assert second.state == Activation.State.DEPLOYED
+
+
+def test_what_cannot_be_proved_again_is_not_left_on_the_server(
+    adapter: Adapter, alice: User, serving: Any, server: Server, models: Path,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    activated(adapter, alice)
+    server.post("/v1/unload_lora_adapter", {"lora_name": adapter.name})
+    weights = serving.DATA_DIR / "adapters" / adapter.name / "adapter_model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes((models / "b" / "adapter_model.safetensors").read_bytes())
+    watch = restoring.Watch()
+    assert watch.look() == []
+    assert "has changed since" in caplog.text
+    weights.write_bytes(kept)
+    assert watch.look() == [], "not at once again"
+    monkeypatch.setattr(restoring, "FIRST_PAUSE_S", 0.0)
+    other = Path(weights.parent, "probe.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from finetune import reference
+
+        reference.measure(models / "base", models / "b", CHATS[:2], tokens=4).write(weights.parent)
+    watch = restoring.Watch()
+    assert watch.look() == []
+    assert "not those that the adapter gave after training" in caplog.text
+    assert loaded(server) == set()
+    other.unlink()
+    assert watch.look() == [adapter.name]
+
+
+def test_what_is_on_its_way_is_left_to_its_activation(
+    adapter: Adapter, alice: User, server: Server
+) -> None:
+    activated(adapter, alice)
+    server.post("/v1/unload_lora_adapter", {"lora_name": adapter.name})
+    ask_for(adapter, alice, share=0.5)
+    assert restoring.Watch().look() == []
 
 
 # --- What stands in the way ----------------------------------------------------------------------
@@ -414,7 +543,7 @@ def test_one_at_a_time(adapter: Adapter, alice: User) -> None:
 # --- Kills ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["_place", "_load", "_probe", "_deploy"])
+@pytest.mark.parametrize("step", ["place", "_load", "_probe", "_deploy"])
 def test_a_worker_killed_at_any_step_is_followed_by_one_that_goes_on(
     adapter: Adapter, alice: User, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

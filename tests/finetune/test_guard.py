@@ -13,7 +13,7 @@ from finetune import activation, guard
 from finetune.guard import Answers, Comparison, verdict
 from finetune.models import Activation, Adapter, AuditEvent, Dataset
 from kb.backends import get_backend
-from kb.models import Message, ModelDeployment, User
+from kb.models import Collection, Message, ModelDeployment, User
 from tests.finetune.activating import answers, deployed, make_adapter, speaker
 
 DAY = timedelta(days=1)
@@ -155,3 +155,25 @@ def test_taking_back_twice_changes_nothing_the_second_time(
     with pytest.raises(activation.ActivationRefused):
         activation.take_back(standing, None, state="stopped", reason="")
     assert ModelDeployment.objects.count() == rows
+
+
+@pytest.mark.django_db
+def test_only_what_some_reader_reaches_speaks(
+    adapter: Adapter, dataset: Dataset, alice: User, tmp_path: Path, generated: str
+) -> None:
+    secret = Collection.objects.create(name="Secret", created_by=alice)
+    narrow = make_adapter(dataset, "glacier-v2-0000000b", secret, data_dir=tmp_path)
+    deployed(adapter, alice)
+    deployed(narrow, alice)
+    assert activation.speaking_names() == {adapter.name, narrow.name}
+    trial = make_adapter(dataset, "glacier-v3-0000000c", data_dir=tmp_path)
+    deployed(trial, alice, share=0.5)
+    assert activation.speaking_names() == {adapter.name, narrow.name, trial.name}
+    whole = make_adapter(dataset, "glacier-v4-0000000d", data_dir=tmp_path)
+    deployed(whole, alice)
+    assert activation.speaking_names() == {whole.name}, "it takes all whom the others could answer"
+    secret.delete()
+    assert [layer.adapter_name for layer in activation.chain("tgi")][-1] == adapter.name
+    assert activation.speaking_names() == {whole.name}
+    ModelDeployment.objects.create(base_model="tgi")
+    assert activation.speaking_names() == set()

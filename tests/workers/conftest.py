@@ -146,7 +146,7 @@ def start_server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 env={**os.environ, "API_KEY": key},
             )
         started.append(process)
-        wait_for(lambda: is_up(url) or process.poll() is not None)
+        wait_for(lambda: is_up(url) or process.poll() is not None, timeout_s=150)
         assert process.poll() is None, log.read_text()
         return Server(url, process, log, key)
 

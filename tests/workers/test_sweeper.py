@@ -1,4 +1,5 @@
 import os
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -93,3 +94,20 @@ def test_the_watchdog_gives_fresh_work_its_time() -> None:
     Job.objects.create(kind=Job.Kind.INGEST)
 
     assert not watchdog.is_stuck()
+
+
+def test_what_waits_for_another_machine_holds_up_nothing_and_runs_once_at_a_time() -> None:
+    go, began = threading.Event(), []
+
+    def wait() -> None:
+        began.append(threading.current_thread())
+        go.wait(20)
+
+    aside = sweeper.Aside(wait)
+    aside()
+    aside()
+    go.set()
+    began[0].join()
+    aside()
+    began[1].join()
+    assert len(began) == 2

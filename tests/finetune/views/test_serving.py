@@ -154,6 +154,39 @@ def test_one_click_takes_the_adapter_back(page: Client, adapter: Adapter, alice:
     assert "Rolled back" in text(page, "activations")
 
 
+@pytest.fixture
+def foreign(adapter: Adapter, alice: User, charlie: User, tmp_path: Path) -> Activation:
+    """alice's adapter serves above one of charlie's, which she may not see."""
+    theirs = Collection.objects.create(name="Theirs", created_by=charlie)
+    theirs.grant(charlie, "owner")
+    secret = Dataset.objects.create(name="Secret", collection=theirs, created_by=charlie)
+    deployed(make_adapter(secret, "merger-v1-0000000b", data_dir=tmp_path), charlie)
+    return deployed(adapter, alice)
+
+
+def test_an_adapter_of_others_serves_below_without_its_name(
+    page: Client, foreign: Activation
+) -> None:
+    shown = text(page, "activation", foreign.pk)
+    assert "answers again: An adapter of other collections" in shown
+    refused = page.post(reverse("activation_back", args=[foreign.pk]), follow=True)
+    assert "An adapter of other collections, which served before, cannot" in (
+        refused.content.decode()
+    )
+    pages = [shown, refused.content.decode(), text(page, "activations"), text(page, "loop")]
+    pages.append(text(page, "activate", foreign.adapter.pk))
+    assert not [each for each in pages if "merger" in each]
+    assert [("of other collections" in each) for each in pages] == [True] * 5
+
+
+def test_the_base_model_is_said_to_answer_again(
+    page: Client, adapter: Adapter, alice: User
+) -> None:
+    standing = deployed(adapter, alice)
+    answer = page.post(reverse("activation_back", args=[standing.pk]), follow=True)
+    assert "The base model alone answers again." in answer.content.decode()
+
+
 def test_the_adapters_page_leads_on(page: Client, adapter: Adapter, alice: User) -> None:
     assert "The gate says no:" in text(page, "adapter", adapter.pk)
     evaluate(adapter)
