@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from finetune import activation, erasure, guard, ledger, retraining
 from finetune.activation import ActivationRefused
+from finetune.api.training import AdapterSerializer
 from finetune.models import Activation, Adapter, Dataset, RetrainRule
 from kb.api.base import ApiView, CallerRequest, Input, find
 from kb.api.problems import Code, Problem
@@ -238,6 +239,20 @@ class RollBack(ApiView):
         return Response(ActivationSerializer(_one(request.user, pk)).data)
 
 
+class Unloading(ApiView):
+    scopes = {"POST": WRITE}
+    refusals = {"POST": (Code.NOT_NOW,)}
+
+    @extend_schema(request=None, responses=AdapterSerializer)
+    def post(self, request: CallerRequest, pk: int) -> Response:
+        """Take an adapter that answers nobody off the model server; its files are kept."""
+        adapter = find(Adapter.objects.managed_by(request.user), pk)
+        with refused():
+            activation.retire(adapter, request.user)
+        adapter.refresh_from_db()
+        return Response(AdapterSerializer(adapter).data)
+
+
 class Serving(ApiView):
     scopes = {"GET": READ}
 
@@ -245,9 +260,6 @@ class Serving(ApiView):
     def get(self, request: CallerRequest) -> Response:
         """Say who answers now: whom the first does not reach gets the next, at last the base."""
         speaking = activation.speaking(get_backend("GENERATOR").base_model)
-        names = {layer.adapter_name for layer in speaking}
-        visible = Adapter.objects.visible_to(request.user).filter(name__in=names)
-        seen = {"", *visible.values_list("name", flat=True)}
         shown = [
             {
                 "adapter": activation.seen_name(layer, request.user),

@@ -85,6 +85,7 @@ urlpatterns = [
     path(
         "activations/<int:pk>/withdraw/", serving.Withdrawal.as_view(), name="activation-withdraw"
     ),
+    path("adapters/<int:pk>/unload/", serving.Unloading.as_view(), name="adapter-unload"),
     path(
         "activations/<int:pk>/roll-back/", serving.RollBack.as_view(), name="activation-roll-back"
     ),

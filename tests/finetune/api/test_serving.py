@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from finetune import activation, loading
 from finetune.models import Activation, Adapter, Dataset, InstructionPair, RetrainRule
 from kb.backends import get_backend
 from kb.models import Collection, User
@@ -119,6 +120,7 @@ def test_others_find_nothing(
         assert ask(client, adapter).status_code == 404
         back = client.post(f"/api/v1/activations/{standing.pk}/roll-back/", {}, content_type=JSON)
         assert back.status_code == 404
+        assert client.post(f"/api/v1/adapters/{adapter.pk}/unload/").status_code == 404
         erased = client.post(
             "/api/v1/erasures/", {"kind": "document", "name": "7"}, content_type=JSON
         )
@@ -129,6 +131,36 @@ def test_others_find_nothing(
     pair.refresh_from_db()
     assert pair.state == "approved"
     assert Activation.objects.get().state == "deployed"
+
+
+@pytest.fixture
+def empty_tgi(generated: Any, tmp_path: Path) -> None:
+    """A supervisor that has nothing loaded and has read what is wanted."""
+    generated.MODEL_SERVER_KIND, generated.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    loading.write_state(tmp_path, loading.SupervisorState(revision=9), {})
+
+
+def test_what_answers_nobody_is_unloaded_and_nothing_else(
+    as_alice: ApiClient, adapter: Adapter, alice: User, empty_tgi: None, tmp_path: Path,
+    capsys: Any,
+) -> None:  # fmt: skip
+    standing = deployed(adapter, alice)
+    where = f"/api/v1/adapters/{adapter.pk}/unload/"
+    refused = as_alice.post(where)
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_now")
+    assert "may still answer somebody" in refused.json()["detail"]
+    with pytest.raises(CommandError, match="may still answer somebody"):
+        call_command("unload", adapter.name, user="alice")
+    with pytest.raises(CommandError, match="bob manages no adapter"):
+        call_command("unload", adapter.name, user="bob")
+
+    activation.take_back(standing, alice, state="rolled_back", reason="Worse.")
+    with loading.wanted(tmp_path) as wanted:
+        wanted[adapter.name] = "/x"
+    assert as_alice.post(where).json()["retired_at"] is not None
+    assert loading.read_wanted(tmp_path)[0] == {}
+    call_command("unload", adapter.name, user="alice")
+    assert "its files are kept" in capsys.readouterr().out
 
 
 def test_rule_ledger_and_erasure(
