@@ -6,7 +6,7 @@ from rest_framework.response import Response
 
 from finetune import arena, evaluation
 from finetune.gate import InvalidRules
-from finetune.models import Adapter, Evaluation, EvaluationItem
+from finetune.models import Adapter, ArenaVote, Evaluation, EvaluationItem
 from kb.api.base import ApiView, CallerRequest, Input, find
 from kb.api.problems import Code, Problem
 from kb.models import ApiToken
@@ -59,6 +59,26 @@ class ArenaSerializer(serializers.Serializer[arena.Tally]):
     kappa = serializers.FloatField(
         read_only=True, allow_null=True, help_text="The judge's agreement with people."
     )
+
+
+class DrawnSerializer(serializers.ModelSerializer[ArenaVote]):
+    class Meta:
+        model = ArenaVote
+        fields = ["id", "question", "left", "right"]
+        read_only_fields = fields
+
+
+class VoteInput(Input):
+    verdict = serializers.ChoiceField(choices=arena.VERDICTS)
+
+
+class VoteSerializer(serializers.ModelSerializer[ArenaVote]):
+    adapter_is_left = serializers.BooleanField(read_only=True, help_text="Told after the vote.")
+
+    class Meta:
+        model = ArenaVote
+        fields = ["id", "verdict", "adapter_is_left", "judge_verdict", "voted_at"]
+        read_only_fields = fields
 
 
 class Evaluations(ApiView):
@@ -114,3 +134,31 @@ class Arena(ApiView):
         """Read what people preferred in the blind comparison, as shares with 95 % intervals."""
         adapter = find(arena.visible_to(request.user), pk)
         return Response(ArenaSerializer(arena.tally(adapter)).data)
+
+
+class Draw(ApiView):
+    scopes = {"POST": WRITE}
+
+    @extend_schema(request=None, responses={200: DrawnSerializer, 204: None})
+    def post(self, request: CallerRequest, pk: int) -> Response:
+        """Draw two answers to a question, sides by chance, names hidden; 204 when all were voted on.
+
+        What you drew and did not vote on comes again.
+        """
+        drawn = arena.draw(find(arena.visible_to(request.user), pk), request.user)
+        return Response(status=204) if drawn is None else Response(DrawnSerializer(drawn).data)
+
+
+class Vote(ApiView):
+    scopes = {"POST": WRITE}
+    refusals = {"POST": (Code.NOT_NOW,)}
+
+    @extend_schema(request=VoteInput, responses=VoteSerializer)
+    def post(self, request: CallerRequest, pk: int) -> Response:
+        """Say which of two answers that you drew is better; the answer tells whose they were."""
+        visible = arena.visible_to(request.user)
+        find(ArenaVote.objects.filter(voter=request.user, adapter__in=visible), pk)
+        made = arena.vote(pk, self.body(VoteInput)["verdict"], request.user)
+        if made is None:
+            raise Problem(Code.NOT_NOW, "You voted on these already.")
+        return Response(VoteSerializer(made).data)

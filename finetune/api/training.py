@@ -22,6 +22,10 @@ from kb.models import ApiToken, User
 READ, WRITE = (ApiToken.Scope.READ,), (ApiToken.Scope.WRITE,)
 
 
+class RunQuery(Input):
+    sweep = serializers.CharField(required=False, max_length=64, help_text="Runs planned together.")
+
+
 class RunInput(Input):
     snapshot = serializers.IntegerField(min_value=1)
     name = serializers.CharField(max_length=100)
@@ -88,12 +92,14 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
 class Runs(ApiView):
     scopes = {"GET": READ, "POST": WRITE}
     refusals = {"POST": (Code.NOT_NOW,)}
+    query_forms = {"GET": RunQuery}
     paged = True
 
     @extend_schema(responses=RunSerializer(many=True))
     def get(self, request: CallerRequest) -> Response:
         """List the runs on snapshots that you may see, newest first."""
-        return self.page(_runs(request.user).order_by("-pk"), RunSerializer)
+        rows = runs_of(request.user).filter(**self.query())
+        return self.page(rows.order_by("-pk"), RunSerializer)
 
     @extend_schema(request=RunInput, responses={202: RunSerializer})
     def post(self, request: CallerRequest) -> Response:
@@ -102,10 +108,7 @@ class Runs(ApiView):
         Its pre-flight is queued; read `preflight` and then start it.
         """
         given = self.body(RunInput)
-        snapshot = _startable(request.user).filter(pk=given["snapshot"]).first()
-        if snapshot is None:
-            sentence = ErrorDetail("You may not train on this one.", code="does_not_exist")
-            raise ValidationError({"snapshot": [sentence]})
+        snapshot = startable_by(request.user, given["snapshot"])
         config = TrainingConfig.from_dict(given["config"])
         with refused():
             made = training.plan(snapshot, request.user, name=given["name"], config=config)
@@ -181,7 +184,7 @@ class Metrics(ApiView):
     @extend_schema(responses=MetricSerializer(many=True))
     def get(self, request: CallerRequest, pk: int) -> Response:
         """List what was measured after each step, in order."""
-        run = find(_runs(request.user), pk)
+        run = find(runs_of(request.user), pk)
         return self.page(run.metrics.order_by("step"), MetricSerializer)
 
 
@@ -205,7 +208,8 @@ class OneAdapter(ApiView):
         return Response(AdapterSerializer(find(Adapter.objects.visible_to(request.user), pk)).data)
 
 
-def _runs(user: User) -> QuerySet[TrainingRun]:
+def runs_of(user: User) -> QuerySet[TrainingRun]:
+    """Give the runs that the person may see, with what they are drawn with."""
     visible = TrainingRun.objects.visible_to(user)
     return visible.select_related("job", "adapter", "created_by")
 
@@ -216,12 +220,21 @@ def _startable(user: User) -> QuerySet[DatasetSnapshot]:
     )
 
 
+def startable_by(user: User, pk: int) -> DatasetSnapshot:
+    """Give a snapshot that the person may train on. Raises ValidationError."""
+    found = _startable(user).filter(pk=pk).first()
+    if found is None:
+        sentence = ErrorDetail("You may not train on this one.", code="does_not_exist")
+        raise ValidationError({"snapshot": [sentence]})
+    return found
+
+
 def _manageable(user: User) -> QuerySet[TrainingRun]:
     return TrainingRun.objects.filter(snapshot__in=_startable(user))
 
 
 def _drawn(user: User, pk: int) -> dict[str, Any]:
-    return dict(RunSerializer(find(_runs(user), pk)).data)
+    return dict(RunSerializer(find(runs_of(user), pk)).data)
 
 
 @contextmanager

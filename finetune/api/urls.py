@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from finetune.api import cleaning, evaluations, feedback, imports, pairs, serving, training
+from finetune.api import cleaning, evaluations, feedback, imports, pairs, runs, serving, training
 
 urlpatterns = [
     # --- Data sets and pairs ---
@@ -71,11 +71,16 @@ urlpatterns = [
     path("runs/<int:pk>/cancel/", training.CancelRun.as_view(), name="run-cancel"),
     path("runs/<int:pk>/resume/", training.ResumeRun.as_view(), name="run-resume"),
     path("runs/<int:pk>/metrics/", training.Metrics.as_view(), name="run-metrics"),
+    path("runs/<int:pk>/manifest/", runs.Manifest.as_view(), name="run-manifest"),
+    path("runs/<int:pk>/log/", runs.Log.as_view(), name="run-log"),
+    path("sweeps/", runs.Sweeps.as_view(), name="sweeps"),
     path("adapters/", training.Adapters.as_view(), name="adapters"),
     path("adapters/<int:pk>/", training.OneAdapter.as_view(), name="adapter"),
     # --- Evaluations ---
     path("adapters/<int:pk>/evaluations/", evaluations.Evaluations.as_view(), name="evaluations"),
     path("adapters/<int:pk>/arena/", evaluations.Arena.as_view(), name="arena"),
+    path("adapters/<int:pk>/arena/draw/", evaluations.Draw.as_view(), name="arena-draw"),
+    path("arena-votes/<int:pk>/", evaluations.Vote.as_view(), name="arena-vote"),
     path("evaluations/<int:pk>/", evaluations.OneEvaluation.as_view(), name="evaluation"),
     path("evaluations/<int:pk>/items/", evaluations.Items.as_view(), name="evaluation-items"),
     # --- Serving, the loop ---
@@ -85,7 +90,6 @@ urlpatterns = [
     path(
         "activations/<int:pk>/withdraw/", serving.Withdrawal.as_view(), name="activation-withdraw"
     ),
-    path("adapters/<int:pk>/unload/", serving.Unloading.as_view(), name="adapter-unload"),
     path(
         "activations/<int:pk>/roll-back/", serving.RollBack.as_view(), name="activation-roll-back"
     ),

@@ -74,6 +74,48 @@ def test_a_reader_plans_nothing_and_sees_no_run(
     assert as_bob.get("/api/v1/runs/").json()["count"] == 0
 
 
+def test_what_a_run_depended_on_and_wrote_is_read(
+    as_alice: ApiClient, as_bob: ApiClient, snapshot: DatasetSnapshot
+) -> None:
+    run = TrainingRun.objects.create(
+        snapshot=snapshot, name="First", manifest={"seed": 3}, log_tail="step 1\nstep 2\n"
+    )
+    here = f"/api/v1/runs/{run.pk}/"
+    assert as_alice.get(f"{here}manifest/").json() == {"seed": 3}
+    assert as_alice.get(f"{here}log/").json() == {"text": "step 1\nstep 2\n"}
+    assert as_bob.get(f"{here}manifest/").status_code == 404
+    assert as_bob.get(f"{here}log/").status_code == 404
+
+
+def test_several_runs_are_planned_at_once_and_read_together(
+    as_alice: ApiClient, as_bob: ApiClient, snapshot: DatasetSnapshot
+) -> None:
+    def sweep(client: ApiClient, **tried: Any) -> Any:
+        body = {
+            "snapshot": snapshot.pk, "name": "First", "tried": tried,
+            "config": {"base_model": "tiny", "server": "own"},
+        }  # fmt: skip
+        return client.post("/api/v1/sweeps/", body, content_type=JSON)
+
+    plan(as_alice, snapshot)
+    made = sweep(as_alice, rank=[16, 32], learning_rate=[1e-4, 2e-4])
+    assert made.status_code == 202
+    key, runs = made.json()["sweep"], made.json()["runs"]
+    assert [run["name"].partition(" · ")[2] for run in runs][0].startswith("learning_rate 0.0001")
+    assert {(run["config"]["rank"], run["config"]["learning_rate"]) for run in runs} == {
+        (rank, rate) for rank in (16, 32) for rate in (1e-4, 2e-4)
+    }
+    read = as_alice.get("/api/v1/runs/", {"sweep": key}).json()
+    assert sorted(run["id"] for run in read["results"]) == [run["id"] for run in runs]
+    assert as_alice.get("/api/v1/runs/").json()["count"] == 5
+
+    assert sweep(as_bob, rank=[16, 32]).json()["errors"][0]["code"] == "does_not_exist"
+    assert "between" in str(sweep(as_alice, rank=[0, 16]).json()["errors"])
+    assert "at most 12" in str(sweep(as_alice, seed=list(range(13))).json()["errors"])
+    assert "no setting “warp”" in str(sweep(as_alice, warp=[1]).json()["errors"])
+    assert TrainingRun.objects.count() == 5
+
+
 def test_an_adapter_is_shown_to_who_may_read_what_it_learned(
     as_bob: ApiClient, as_charlie: ApiClient, snapshot: DatasetSnapshot, collection: Collection
 ) -> None:

@@ -11,6 +11,7 @@ from finetune.drafts import Style
 from finetune.models import (
     Activation,
     Adapter,
+    ArenaVote,
     Cleaning,
     Dataset,
     DatasetSnapshot,
@@ -204,4 +205,7 @@ def training_ids(pair_import: PairImport) -> dict[str, int]:
         "adapters": adapter.pk,
         "activations": Activation.objects.create(adapter=adapter).pk,
         "evaluations": Evaluation.objects.create(adapter=adapter, job=job).pk,
+        "arena-votes": ArenaVote.objects.create(
+            adapter=adapter, question="When?", adapter_is_left=True, voter=pair_import.created_by
+        ).pk,
     }

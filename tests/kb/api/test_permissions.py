@@ -47,6 +47,7 @@ BODIES = {
     ("post", "adapters/{id}/activations/"): {"reason": "Better."},
     ("post", "activations/{id}/roll-back/"): {},
     ("put", "datasets/{id}/retrain-rule/"): {"new_pairs": 1},
+    ("post", "arena-votes/{id}/"): {"verdict": "left"},
     ("post", "erasures/"): {"kind": "document", "name": "7"},
 }
 # What is sent as a form.
@@ -108,7 +109,10 @@ def ids(
 ) -> dict[str, int]:
     """The id of a row of alice's for each kind of path."""
     token, _ = ApiToken.objects.issue(
-        collection.created_by, name="old", scopes=["read"], expires_at=None
+        collection.created_by,
+        name="old",
+        scopes=["read"],
+        expires_at=timezone.now() + timedelta(days=1),
     )
     return {
         "collections": collection.pk,
