@@ -85,6 +85,7 @@ urlpatterns = [
     path("evaluations/<int:pk>/items/", evaluations.Items.as_view(), name="evaluation-items"),
     # --- Serving, the loop ---
     path("adapters/<int:pk>/activations/", serving.Activations.as_view(), name="activations"),
+    path("adapters/<int:pk>/unload/", serving.Unloading.as_view(), name="adapter-unload"),
     path("activations/<int:pk>/", serving.OneActivation.as_view(), name="activation"),
     path("activations/<int:pk>/approve/", serving.Approval.as_view(), name="activation-approve"),
     path(
