@@ -29,7 +29,7 @@ from finetune.models import (
 )
 from finetune.reading import RowRefused
 from kb.models import DocumentVersion, Job, User
-from kb.models.documents import UploadRefused, delete_unused_files, store
+from kb.models.documents import UploadRefused, delete_unused_files, storing
 from kb.models.jobs import LeaseLost
 
 logger = logging.getLogger(__name__)
@@ -61,22 +61,21 @@ def add_file(dataset: Dataset, file: File, *, name: str, user: User) -> tuple[Pa
 
     Nothing is imported before `start`. Raises UploadRefused with a sentence.
     """
-    stored = store(file)
-    known = dataset.imports.filter(sha256=stored.sha256).first()
-    if known is not None:
-        return known, False
-    pair_import = PairImport(
-        dataset=dataset,
-        name=_clean_name(name),
-        file=stored.name,
-        sha256=stored.sha256,
-        size_bytes=stored.size,
-        created_by=user,
-    )
-    _recognise(pair_import)
-    with transaction.atomic():
+    with storing(file) as stored:
+        known = dataset.imports.filter(sha256=stored.sha256).first()
+        if known is not None:
+            return known, False
+        pair_import = PairImport(
+            dataset=dataset,
+            name=_clean_name(name),
+            file=stored.name,
+            sha256=stored.sha256,
+            size_bytes=stored.size,
+            created_by=user,
+        )
+        _recognise(pair_import)
         # A second request with the same file may have been quicker.
-        found, created = PairImport.objects.get_or_create(
+        return PairImport.objects.get_or_create(
             dataset=dataset,
             sha256=stored.sha256,
             defaults={
@@ -84,7 +83,6 @@ def add_file(dataset: Dataset, file: File, *, name: str, user: User) -> tuple[Pa
                 for name in ("name", "file", "size_bytes", "created_by", *_RECOGNISED)
             },
         )
-    return found, created
 
 
 _RECOGNISED = ("container", "format", "mapping")

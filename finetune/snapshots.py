@@ -27,6 +27,7 @@ from kb.backends import get_backend
 from kb.embedders import EmbeddingError
 from kb.files import COPY_BYTES, content_storage
 from kb.models import Job, User
+from kb.models.documents import settle
 from kb.models.jobs import LeaseLost
 from kb.prompts import NOT_IN_DOCUMENTS, PROMPT_VERSION, Source, Turn, build_messages
 
@@ -121,6 +122,7 @@ def freeze(job: Job) -> None:
                 (f"{row.line}\n".encode() for row in frozen.rows), max_bytes=MOST_BYTES
             )
         with job.publishing():
+            stored = settle(incoming)
             _publish(snapshot, frozen, stored.name, stored.sha256)
     except NothingToFreeze as error:
         _fail(job, snapshot, str(error), code="nothing")

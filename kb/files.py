@@ -23,6 +23,14 @@ class StoredFile:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class IncomingFile:
+    """A file that is safely on disk, but not yet under its name."""
+
+    path: Path
+    stored: StoredFile
+
+
 class FileTooLarge(Exception):
     """The file is larger than this install accepts."""
 
@@ -32,6 +40,10 @@ class ContentStorage(FileSystemStorage):
 
     def put(self, chunks: Iterator[bytes], *, max_bytes: int) -> StoredFile:
         """Write a stream of bytes and return its address. Raises FileTooLarge, leaving nothing."""
+        return self.settle(self.receive(chunks, max_bytes=max_bytes))
+
+    def receive(self, chunks: Iterator[bytes], *, max_bytes: int) -> IncomingFile:
+        """Write a stream of bytes under no name yet. Raises FileTooLarge, leaving nothing."""
         incoming = Path(self.location) / "incoming"
         incoming.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
@@ -48,20 +60,22 @@ class ContentStorage(FileSystemStorage):
             except BaseException:
                 Path(target.name).unlink(missing_ok=True)
                 raise
-        return self._settle(Path(target.name), digest.hexdigest(), size)
+        sha256 = digest.hexdigest()
+        stored = StoredFile(f"{sha256[:2]}/{sha256}", sha256, size)
+        return IncomingFile(Path(target.name), stored)
 
-    def _settle(self, temporary: Path, sha256: str, size: int) -> StoredFile:
-        name = f"{sha256[:2]}/{sha256}"
-        final = Path(self.path(name))
+    def settle(self, incoming: IncomingFile) -> StoredFile:
+        """Give a received file its name; the same content under it is replaced by itself."""
+        final = Path(self.path(incoming.stored.name))
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary.chmod(0o600)
-        os.replace(temporary, final)
+        incoming.path.chmod(0o600)
+        os.replace(incoming.path, final)
         directory = os.open(final.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
-        return StoredFile(name, sha256, size)
+        return incoming.stored
 
     def names(self) -> Iterator[tuple[str, float]]:
         """Give every stored file's name and its time of writing, in seconds since the epoch."""

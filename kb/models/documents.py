@@ -1,6 +1,7 @@
 """Collections of documents, their versions, and the passages cut from them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self
@@ -11,11 +12,11 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.core.files import File
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models import ProtectedError, Q
 from django.utils import timezone
 
-from kb.files import FileTooLarge, StoredFile, chunks_of, content_storage
+from kb.files import FileTooLarge, IncomingFile, StoredFile, chunks_of, content_storage
 from kb.models.accounts import Membership, User
 from kb.models.jobs import Job
 
@@ -116,8 +117,7 @@ class Collection(models.Model):
         The caller sends the workers a hint after commit. Raises UploadRefused.
         """
         name = _clean_name(name)
-        stored = store(file)
-        with transaction.atomic():
+        with storing(file) as stored:
             document, created = Document.objects.select_for_update().get_or_create(
                 collection=self,
                 name=name,
@@ -155,8 +155,12 @@ def _clean_name(name: str) -> str:
     return "/".join(parts)[-MAX_NAME:]
 
 
-def store(file: File) -> StoredFile:
-    """Keep an uploaded file. Raises UploadRefused when it is too large."""
+@contextmanager
+def storing(file: File) -> Iterator[StoredFile]:
+    """Keep an uploaded file in one transaction with the rows of the body, which name it.
+
+    Raises UploadRefused when it is too large.
+    """
     limit = settings.MAX_UPLOAD_BYTES
     try:
         if file.size is not None and file.size > limit:
@@ -167,6 +171,23 @@ def store(file: File) -> StoredFile:
             f"The file is larger than {limit // 2**20} MB, the most this install accepts."
             " Split it, or ask an administrator to raise MAX_UPLOAD_MB."
         ) from None
+    with transaction.atomic():
+        yield settle(incoming)
+
+
+def settle(incoming: IncomingFile) -> StoredFile:
+    """Give a received file its name. Needs a transaction, which commits a row with that name.
+
+    Until its end nobody finds the file unused and deletes it.
+    """
+    _lock_file(incoming.stored.name)
+    return content_storage().settle(incoming)
+
+
+def _lock_file(name: str) -> None:
+    """Wait until nobody else keeps or deletes the file; held until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
 
 
 class DocumentQuerySet(models.QuerySet["Document"]):
@@ -278,8 +299,15 @@ class Document(models.Model):
 def delete_unused_files(names: Iterable[str]) -> int:
     """Delete the stored files that no row names any more; gives their number."""
     names = set(names)
-    unused = names - _named_files(names)
-    for name in unused:
+    return sum(map(_delete_if_unused, sorted(names - _named_files(names))))
+
+
+def _delete_if_unused(name: str) -> bool:
+    """Look again behind the lock: the same content may have been added in this moment."""
+    with transaction.atomic():
+        _lock_file(name)
+        if _named_files({name}):
+            return False
         content_storage().delete(name)
     return len(unused)
 
