@@ -165,7 +165,7 @@ def storing(file: File) -> Iterator[StoredFile]:
     try:
         if file.size is not None and file.size > limit:
             raise FileTooLarge
-        return content_storage().put(chunks_of(file), max_bytes=limit)
+        incoming = content_storage().receive(chunks_of(file), max_bytes=limit)
     except FileTooLarge:
         raise UploadRefused(
             f"The file is larger than {limit // 2**20} MB, the most this install accepts."
@@ -309,7 +309,7 @@ def _delete_if_unused(name: str) -> bool:
         if _named_files({name}):
             return False
         content_storage().delete(name)
-    return len(unused)
+    return True
 
 
 def _named_files(names: set[str]) -> set[str]:
