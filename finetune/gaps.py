@@ -1,6 +1,6 @@
 """What people ask and no document says: questions that mean the same, as one gap."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -111,15 +111,17 @@ def change(
     gap: KnowledgeGap, user: User, *, title: str, note: str, assigned_to: User | None
 ) -> KnowledgeGap:
     """Change what a gap is called, what is noted, and who sees to it. Raises GapRefused."""
-    if not title.strip():
+    title = title.strip()
+    if not title:
         raise GapRefused("Give the gap a title.")
     if assigned_to is not None and not may_see_to(gap).filter(pk=assigned_to.pk).exists():
         raise GapRefused("Choose somebody who reads this collection.")
     with transaction.atomic():
-        gap.title, gap.note, gap.assigned_to = title.strip(), note.strip(), assigned_to
+        gap.is_renamed = gap.is_renamed or title != gap.title.strip()
+        gap.title, gap.note, gap.assigned_to = title, note.strip(), assigned_to
         if gap.state != State.CLOSED:
             gap.state = State.ASSIGNED if assigned_to else State.OPEN
-        gap.save(update_fields=["title", "note", "assigned_to", "state"])
+        gap.save(update_fields=["title", "is_renamed", "note", "assigned_to", "state"])
         _record(user, gap, "changed", assigned_to=assigned_to.username if assigned_to else "")
     return gap
 
@@ -170,40 +172,49 @@ def may_see_to(gap: KnowledgeGap) -> Any:
     ).distinct()
 
 
+def curators_of(collections: Iterable[int]) -> dict[int, list[User]]:
+    """Name who curates or owns each collection, as a person or through a group, by user name."""
+    wanted = set(collections)
+    kept = Membership.objects.filter(collection__in=wanted).exclude(role=Membership.Role.READER)
+    found: dict[int, set[int]] = {pk: set() for pk in wanted}
+    for collection, *people in kept.values_list("collection", "user", "group__user"):
+        found[collection].update(filter(None, people))
+    active = User.objects.filter(is_active=True, pk__in=set().union(*found.values()))
+    users = list(active.order_by("username"))
+    return {pk: [user for user in users if user.pk in members] for pk, members in found.items()}
+
+
 def who_could_answer(gap: KnowledgeGap, hits: Sequence[Hit]) -> list[Person]:
     """Name the curators and owners of the collection and who added the documents nearest to it."""
     titles: dict[int, list[str]] = {}
     near = Document.objects.filter(pk__in={hit.document_id for hit in hits})
     for added_by, title in near.exclude(added_by=None).values_list("added_by", "title"):
         titles.setdefault(added_by, []).append(title)
-    kept = Membership.objects.filter(collection=gap.collection_id).exclude(
-        role=Membership.Role.READER
-    )
-    curators = set(
-        User.objects.filter(
-            Q(memberships__in=kept) | Q(groups__memberships__in=kept), is_active=True
-        ).values_list("pk", flat=True)
-    )
+    curators = {user.pk for user in curators_of([gap.collection_id])[gap.collection_id]}
     people = User.objects.filter(pk__in={*curators, *titles}, is_active=True)
     found = [Person(user, user.pk in curators, titles.get(user.pk, [])) for user in people]
     return sorted(found, key=lambda person: (-len(person.documents), person.user.username))
 
 
 def near_passages(gap: KnowledgeGap, user: User) -> list[Hit]:
-    """Find what the user may read in the gap's collection that comes nearest to it."""
+    """Find what the user may read in the gap's collection that comes nearest to its name.
+
+    `gap`: with the name for the user (`named_for`). What nears a question that the user may not
+    read would tell what it asks.
+    """
     filters = Filters(collection_ids=(gap.collection_id,))
-    return search(user, gap.title, filters=filters, limit=LOOKED_AT)
+    return search(user, gap.name, filters=filters, limit=LOOKED_AT) if gap.name else []
 
 
 def answered_by(gap: KnowledgeGap, hits: Sequence[Hit]) -> Hit | None:
-    """Give the best passage that came after the gap was last asked and seems to answer it."""
+    """Give the best passage that came after the gap was last asked and seems to answer its name."""
     asked = gap.questions.aggregate(last=Max("created_at"))["last"]
     since = DocumentVersion.objects.filter(
         pk__in={hit.version_id for hit in hits}, published_at__gt=asked or gap.created_at
     )
     new = set(since.values_list("pk", flat=True))
     for hit in hits:
-        if hit.version_id in new and _answers(gap.title, hit):
+        if hit.version_id in new and _answers(gap.name, hit):
             return hit
     return None
 

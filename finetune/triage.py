@@ -86,6 +86,9 @@ def _bring_in(feedback: Feedback) -> bool:
     """Make the item of a rating; False where no collection can be named that it belongs to."""
     message = feedback.message
     offered = list(message.citations.all())
+    # That nothing was found tells nothing of the passages.
+    behind: set[int | None]
+    behind = set() if message.found_nothing else {one.collection_id for one in offered}
     collection = preferences.home_of(message, offered)
     if collection is None or message.parent is None:
         return False
@@ -99,13 +102,13 @@ def _bring_in(feedback: Feedback) -> bool:
                 "question": message.parent.text,
                 "reason": feedback.reason,
                 "corrected_answer": feedback.corrected_answer,
+                "has_lost_sources": None in behind,
                 "created_at": feedback.created_at,
             },
         )
         if not made:
             return False
-        behind = {one.collection_id for one in offered if one.collection_id is not None}
-        item.passage_collections.set([collection.pk] if message.found_nothing else behind)
+        item.passage_collections.set([collection.pk] if message.found_nothing else behind - {None})
         preferences.from_rating(feedback)
     return True
 

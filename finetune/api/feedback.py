@@ -168,6 +168,9 @@ class GapSerializer(serializers.ModelSerializer[KnowledgeGap]):
     assigned_to = serializers.CharField(
         source="assigned_to.username", read_only=True, default=None, allow_null=True
     )
+    title = serializers.CharField(
+        source="name", read_only=True, help_text="Empty where you may read none of its questions."
+    )
     asked = serializers.IntegerField(read_only=True, help_text="How often.")
     first_asked_at = serializers.DateTimeField(read_only=True, allow_null=True)
     last_asked_at = serializers.DateTimeField(read_only=True, allow_null=True)
@@ -432,9 +435,8 @@ class SplitGap(ApiView):
     @extend_schema(request=None, responses={201: OneGapSerializer})
     def post(self, request: CallerRequest, pk: int) -> Response:
         """Give one question of a gap a gap of its own."""
-        visible = KnowledgeGap.objects.visible_to(request.user)
-        questions = GapQuestion.objects.filter(gap__in=visible).select_related("gap__collection")
-        question = find(questions, pk)
+        visible = GapQuestion.objects.visible_to(request.user)
+        question = find(visible.select_related("gap__collection"), pk)
         try:
             made = gaps.split(question, request.user)
         except GapRefused as refusal:
@@ -443,8 +445,8 @@ class SplitGap(ApiView):
 
 
 def _gaps(user: User) -> QuerySet[KnowledgeGap]:
-    visible = KnowledgeGap.objects.visible_to(user).select_related("collection", "assigned_to")
-    return visible.annotate(
+    visible = KnowledgeGap.objects.visible_to(user).named_for(user)
+    return visible.select_related("collection", "assigned_to").annotate(
         asked=Count("questions"),
         first_asked_at=Min("questions__created_at"),
         last_asked_at=Max("questions__created_at"),
@@ -457,7 +459,7 @@ def _shown_gap(user: User, pk: int) -> dict[str, Any]:
     found.could_answer = gaps.who_could_answer(found, hits)
     answer = gaps.answered_by(found, hits)
     found.answered_by = answer.chunk_id if answer else None
-    seen = found.questions.filter(triage__in=TriageItem.objects.visible_to(user))
+    seen = GapQuestion.objects.visible_to(user).filter(gap=found)
     data: dict[str, Any] = OneGapSerializer(found).data
     return data | {"questions": GapQuestionSerializer(seen.order_by("pk"), many=True).data}
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Self
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Case, Exists, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from pgvector.django import VectorField
 
@@ -24,7 +25,7 @@ class TriageItemQuerySet(models.QuerySet["TriageItem"]):
         closed = Collection.objects.filter(triage_passages=OuterRef("pk")).exclude(
             pk__in=Collection.objects.readable_by(user)
         )
-        return items.filter(~Exists(closed))
+        return items.filter(~Exists(closed), has_lost_sources=False)
 
     def open(self) -> Self:
         return self.filter(state=TriageItem.State.OPEN)
@@ -40,7 +41,8 @@ class TriageItem(models.Model):
     The person who rates hands question, answer and passages to the curators; the rating form says
     so. `collection` is the one whose passages the answer cites most, or that was asked;
     `passage_collections` are those of all its passages; where nothing was found, of none but
-    `collection`: that answer tells nothing of the passages.
+    `collection`: that answer tells nothing of the passages. `has_lost_sources`: one of them was
+    deleted, so only administrators remain.
     """
 
     class Signal(models.TextChoices):
@@ -65,6 +67,7 @@ class TriageItem(models.Model):
     passage_collections = models.ManyToManyField(
         Collection, blank=True, related_name="triage_passages"
     )
+    has_lost_sources = models.BooleanField(default=False)
     signal = models.CharField(max_length=16, choices=Signal)
     guess = models.CharField(max_length=16, choices=Category, blank=True)
     category = models.CharField(max_length=16, choices=Category, blank=True)
@@ -137,9 +140,26 @@ class KnowledgeGapQuerySet(models.QuerySet["KnowledgeGap"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
         return self.filter(collection__in=Collection.objects.writable_by(user))
 
+    def named_for(self, user: User | AnonymousUser) -> Self:
+        """Add `name`, what the user may read of what a gap asks; "" where that is nothing.
+
+        A title that a person gave; else the question that gave it, or the first the user may see.
+        """
+        asked = GapQuestion.objects.visible_to(user).filter(gap=OuterRef("pk"))
+        bears_it = Case(When(text=OuterRef("title"), then=1), default=0)
+        seen = Subquery(asked.annotate(n=bears_it).order_by("-n", "pk").values("text")[:1])
+        given = When(is_renamed=True, then="title")
+        return self.annotate(
+            name=Case(given, default=Coalesce(seen, Value(""), output_field=models.TextField()))
+        )
+
 
 class KnowledgeGap(models.Model):
-    """Something that people ask and no document says: the questions that mean the same, as one."""
+    """Something that people ask and no document says: the questions that mean the same, as one.
+
+    `title`: the question that opened it, which not every curator may read (`named_for`), until a
+    person gives it another; then it `is_renamed`.
+    """
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -148,6 +168,7 @@ class KnowledgeGap(models.Model):
 
     collection = models.ForeignKey(Collection, models.CASCADE, related_name="knowledge_gaps")
     title = models.TextField()
+    is_renamed = models.BooleanField(default=False)
     state = models.CharField(max_length=16, choices=State, default=State.OPEN)
     assigned_to = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     note = models.TextField(blank=True)
@@ -158,9 +179,19 @@ class KnowledgeGap(models.Model):
 
     if TYPE_CHECKING:
         questions: RelatedManager["GapQuestion"]
+        name: str  # by `named_for`
 
     def __str__(self) -> str:
         return self.title[:60]
+
+
+class GapQuestionQuerySet(models.QuerySet["GapQuestion"]):
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        """Questions of gaps and of rated answers that the user may both see."""
+        return self.filter(
+            gap__in=KnowledgeGap.objects.visible_to(user),
+            triage__in=TriageItem.objects.visible_to(user),
+        )
 
 
 class GapQuestion(models.Model):
@@ -171,3 +202,5 @@ class GapQuestion(models.Model):
     text = models.TextField()
     vector = VectorField()
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = GapQuestionQuerySet.as_manager()

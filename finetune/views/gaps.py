@@ -15,8 +15,8 @@ from django.views.decorators.http import require_GET, require_POST
 
 from finetune import gaps as journey
 from finetune.gaps import GapRefused
-from finetune.models import GapQuestion, KnowledgeGap, TriageItem
-from kb.models import Document, Membership, User
+from finetune.models import GapQuestion, KnowledgeGap
+from kb.models import Document, User
 from kb.views.context import scope
 from kb.views.requests import PersonRequest, number_in
 
@@ -63,7 +63,7 @@ def gaps(request: PersonRequest) -> HttpResponse:
 
 
 def _gaps(request: PersonRequest) -> QuerySet[KnowledgeGap]:
-    found = KnowledgeGap.objects.visible_to(request.user)
+    found = KnowledgeGap.objects.visible_to(request.user).named_for(request.user)
     chosen = scope(request)
     return found.filter(collection=chosen) if chosen else found
 
@@ -73,7 +73,7 @@ def _narrowed(found: QuerySet[KnowledgeGap], show: str) -> QuerySet[KnowledgeGap
 
 
 def _rows(found: list[Any]) -> list[Row]:
-    """Complete gaps for the list, in two queries however many there are."""
+    """Complete gaps for the list, in three queries however many there are."""
     collections = {gap.collection_id for gap in found}
     newest: dict[int, datetime | None] = dict(
         Document.objects.filter(collection__in=collections)
@@ -81,16 +81,12 @@ def _rows(found: list[Any]) -> list[Row]:
         .values_list("collection")
         .annotate(at=Max("current_version__published_at"))
     )
-    kept = Membership.objects.filter(collection__in=collections, user__is_active=True)
-    curators: dict[int, list[User]] = {}
-    for member in kept.exclude(role=Membership.Role.READER).select_related("user"):
-        if member.user is not None:
-            curators.setdefault(member.collection_id, []).append(member.user)
+    curators = journey.curators_of(collections)
     return [
         Row(
             gap,
             bool((at := newest.get(gap.collection_id)) and gap.last and at > gap.last),
-            curators.get(gap.collection_id, []),
+            curators[gap.collection_id],
         )
         for gap in found
     ]
@@ -108,12 +104,11 @@ def _page(request: PersonRequest, found: KnowledgeGap) -> HttpResponse:
     first, last = journey.asked_between(found)
     others = KnowledgeGap.objects.visible_to(request.user).filter(collection=found.collection_id)
     # The number of questions is no secret of theirs; their text is, where a passage is closed.
-    seen = TriageItem.objects.visible_to(request.user)
-    questions = found.questions.filter(triage__in=seen).select_related("triage")
+    questions = GapQuestion.objects.visible_to(request.user).filter(gap=found)
     people = journey.who_could_answer(found, hits)
     context = {
         "gap": found,
-        "questions": questions.order_by("-created_at"),
+        "questions": questions.order_by("-created_at").select_related("triage"),
         "count": found.questions.count(),
         "first": first,
         "last": last,
@@ -122,14 +117,15 @@ def _page(request: PersonRequest, found: KnowledgeGap) -> HttpResponse:
         "people": people,
         "others": others.exclude(pk=found.pk)
         .exclude(state=State.CLOSED)
-        .order_by("title")[:MOST_TO_MERGE],
+        .named_for(request.user)
+        .order_by("name", "pk")[:MOST_TO_MERGE],
         "is_closed": found.state == State.CLOSED,
     }
     return render(request, "finetune/gap.html", context)
 
 
 def _gap(request: PersonRequest, pk: int) -> KnowledgeGap:
-    visible = KnowledgeGap.objects.visible_to(request.user)
+    visible = KnowledgeGap.objects.visible_to(request.user).named_for(request.user)
     return get_object_or_404(visible.select_related("collection", "assigned_to"), pk=pk)
 
 
@@ -143,7 +139,7 @@ def gap_edit(request: PersonRequest, pk: int) -> HttpResponse:
         journey.change(
             found,
             request.user,
-            title=request.POST.get("title", "").replace("\0", "")[:500],
+            title=_title(request, found),
             note=request.POST.get("note", "").replace("\0", "")[:4_000],
             assigned_to=person,
         )
@@ -152,6 +148,17 @@ def gap_edit(request: PersonRequest, pk: int) -> HttpResponse:
     else:
         messages.success(request, _("Saved."))
     return redirect("gap", pk)
+
+
+def _title(request: PersonRequest, found: KnowledgeGap) -> str:
+    """Read the title; as the person was shown it, or empty where they were shown none, it stays."""
+    title = request.POST.get("title", "").replace("\0", "").strip()[:500]
+    return found.title if _bare(title) == _bare(found.name[:500]) else title
+
+
+def _bare(text: str) -> str:
+    # A field of one line drops the line breaks of a question.
+    return "".join(text.split())
 
 
 @require_POST
@@ -187,7 +194,7 @@ def gap_merge(request: PersonRequest, pk: int) -> HttpResponse:
 @require_POST
 def gap_split(request: PersonRequest, pk: int) -> HttpResponse:
     """Give one question of a gap a gap of its own; `pk` is the question's."""
-    visible = GapQuestion.objects.filter(gap__in=KnowledgeGap.objects.visible_to(request.user))
+    visible = GapQuestion.objects.visible_to(request.user)
     question = get_object_or_404(visible.select_related("gap__collection"), pk=pk)
     try:
         made = journey.split(question, request.user)

@@ -25,7 +25,11 @@ def gap_of(user: User, question: str) -> KnowledgeGap:
     message = answer(ask(user, question), NOT_IN_DOCUMENTS, found_nothing=True)
     rate(message, -1)
     triage.collect()
-    return triage.list_gap(TriageItem.objects.get(message=message), user)
+    return named(triage.list_gap(TriageItem.objects.get(message=message), user), user)
+
+
+def named(gap: KnowledgeGap, user: User) -> KnowledgeGap:
+    return KnowledgeGap.objects.named_for(user).get(pk=gap.pk)
 
 
 def test_questions_that_mean_the_same_are_one_gap(alice: User) -> None:

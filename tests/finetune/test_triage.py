@@ -99,6 +99,32 @@ def test_an_answer_with_a_passage_that_a_curator_may_not_read_is_hidden(
     assert [one.document for one in triage.passages_of(nothing, alice)] == [ice]
 
 
+@pytest.mark.parametrize("is_rated_first", [True, False])
+def test_an_answer_stays_hidden_when_a_collection_of_its_passages_is_deleted(
+    add_document: AddDocument, ice: Document, alice: User, bob: User, is_rated_first: bool
+) -> None:
+    closed = Collection.objects.create(name="Closed")
+    closed.grant(bob, "owner")
+    other = add_document("other.md", "# Other\n\nSomething else entirely.\n", to=closed)
+    message = answer(ask(bob), "In winter. [1]", ice, other)
+    if is_rated_first:
+        item_of(message)
+    other.delete()
+    closed.delete()
+    item = item_of(message)
+
+    assert item.has_lost_sources
+    assert not TriageItem.objects.visible_to(alice)
+    alice.is_superuser = True
+    assert TriageItem.objects.visible_to(alice).get() == item
+    pair = triage.draft_pair(item, alice, Dataset.objects.create(collection=item.collection))
+    alice.is_superuser = False
+    assert not InstructionPair.objects.visible_to(alice).filter(pk=pair.pk)
+    nothing = answer(ask(bob), NOT_IN_DOCUMENTS, ice, cites=(), found_nothing=True)
+    nothing.citations.update(collection=None)
+    assert item_of(nothing) in TriageItem.objects.visible_to(alice)
+
+
 def test_an_answer_without_passages_belongs_to_what_was_asked(
     question: Message, collection: Collection, alice: User, charlie: User
 ) -> None:

@@ -130,6 +130,20 @@ def test_gaps_are_merged_and_split(as_alice: ApiClient, gap: KnowledgeGap, alice
     assert as_alice.post(f"/api/v1/gap-questions/{question}/split/").status_code == 409
 
 
+def test_a_gap_keeps_questions_that_one_may_not_read(
+    as_alice: ApiClient, gap: KnowledgeGap, alice: User
+) -> None:
+    closed = Collection.objects.create(name="Closed")
+    for question in gap.questions.all():
+        question.triage.passage_collections.add(closed)
+    for address in (f"/api/v1/gaps/{gap.pk}/", "/api/v1/gaps/"):
+        assert "boat" not in as_alice.get(address).content.decode()
+    read = as_alice.get(f"/api/v1/gaps/{gap.pk}/").json()
+    assert (read["title"], read["asked"], read["questions"]) == ("", 1, [])
+    address = f"/api/v1/gap-questions/{gap.questions.get().pk}/split/"
+    assert as_alice.post(address).status_code == 404
+
+
 def test_pairs_are_drafted_stopped_and_resumed(
     as_alice: ApiClient, dataset: Dataset, ice: Document
 ) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import reverse
 
@@ -14,7 +15,7 @@ from finetune.models import (
     RetrievalQuestion,
     TriageItem,
 )
-from kb.models import Collection, Document, User
+from kb.models import Collection, Document, Membership, User
 from kb.prompts import NOT_IN_DOCUMENTS
 from tests.conftest import AddDocument
 from tests.finetune.rated import QUESTION, answer, ask, rate
@@ -193,6 +194,69 @@ def test_gaps_are_merged_and_split(page: Client, gap: KnowledgeGap, rated: Rated
     question = gap.questions.order_by("pk")[1]
     page.post(reverse("gap_split", args=[question.pk]))
     assert KnowledgeGap.objects.count() == 2
+
+
+@pytest.fixture
+def closed_gap(ice: Document, bob: User, add_document: AddDocument) -> KnowledgeGap:
+    """A gap of bob, whose one question rests on a passage that alice may not read."""
+    closed = Collection.objects.create(name="Closed")
+    closed.grant(bob, "owner")
+    merger = add_document("merger.md", "# Merger\n\nThe merger is on Friday.\n", to=closed)
+    message = answer(ask(bob, "Is the merger on Friday?"), "In winter. [1]", ice, merger)
+    rate(message, -1)
+    triage.collect()
+    return triage.list_gap(TriageItem.objects.get(message=message), bob)
+
+
+def test_a_gap_does_not_tell_a_question_that_one_may_not_read(
+    page: Client, gap: KnowledgeGap, closed_gap: KnowledgeGap
+) -> None:
+    assert closed_gap != gap
+    address = reverse("gap", args=[closed_gap.pk])
+    for path in (reverse("gaps"), address, reverse("gap", args=[gap.pk])):
+        shown = page.get(path).content.decode()
+        assert "merger" not in shown
+        assert "A question you may not read" in shown
+    assert not page.get(address).context["hits"]
+
+    page.post(reverse("gap_edit", args=[closed_gap.pk]), {"title": "", "note": "Ask the guide"})
+    closed_gap.refresh_from_db()
+    assert (closed_gap.note, closed_gap.is_renamed) == ("Ask the guide", False)
+    page.post(reverse("gap_edit", args=[closed_gap.pk]), {"title": "A day", "note": ""})
+    assert "A day" in page.get(reverse("gaps")).content.decode()
+
+
+def test_a_gap_bears_the_first_question_that_one_may_read(
+    page: Client, gap: KnowledgeGap, closed_gap: KnowledgeGap
+) -> None:
+    page.post(reverse("gap_merge", args=[gap.pk]), {"into": closed_gap.pk})
+    address = reverse("gap", args=[closed_gap.pk])
+    shown = page.get(address).content.decode()
+    assert "merger" not in shown
+    assert f"<h1>{QUESTION}</h1>" in shown
+    page.post(reverse("gap_edit", args=[closed_gap.pk]), {"title": QUESTION, "note": "Soon"})
+    closed_gap.refresh_from_db()
+    assert (closed_gap.title, closed_gap.note) == ("Is the merger on Friday?", "Soon")
+
+    hidden = closed_gap.questions.get(text=closed_gap.title)
+    assert page.post(reverse("gap_split", args=[hidden.pk])).status_code == 404
+    assert page.post(reverse("gap_split", args=[987_654_321])).status_code == 404
+    assert KnowledgeGap.objects.count() == 1
+
+
+def test_the_list_of_gaps_names_curators_by_their_groups(
+    page: Client, gap: KnowledgeGap, collection: Collection
+) -> None:
+    guides = Group.objects.create(name="Guides")
+    for name, is_active in (("gwen", True), ("gone", False)):
+        User.objects.create_user(name, is_active=is_active).groups.add(guides)
+    Membership.objects.create(collection=collection, group=guides, role="curator")
+
+    (row,) = page.get(reverse("gaps")).context["rows"]
+
+    assert [user.username for user in row.could_answer] == ["alice", "gwen"]
+    people = page.get(reverse("gap", args=[gap.pk])).context["people"]
+    assert {p.user.username for p in people if p.is_curator} == {"alice", "gwen"}
 
 
 def test_a_later_document_is_suggested(
