@@ -4,6 +4,7 @@ Exact, by the hash of what they say; near, by their words; of one meaning, by th
 a data set and between it and every other one that the person who asked may see.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -35,8 +36,10 @@ Report = Callable[[int, int], None]
 # By MiniLM, 700 pairs of two public sets: of five that words do not find, four mean the same above
 # 0.9; from 0.9 down to 0.85 ten, hardly any of which do.
 MEANING = 0.9
-# As many are compared by meaning; embedding them takes minutes on two cores, once.
+# A search embeds as many anew, which takes minutes on two cores; the next one embeds others.
 MOST_VECTORS = 5_000
+# As many are compared by meaning at all: 20,000 by 20,000 products take half a minute.
+MOST_COMPARED = 20_000
 EMBED_BATCH = 64
 # Characters that certainly fill the embedder's window; more would only be counted and cut.
 _EMBEDDED_CHARACTERS = 2_000
@@ -51,13 +54,21 @@ class DecisionRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What comparing needs of a pair. `rank`: the least is the one to keep."""
+    """What comparing needs of a pair. `rank`: the least is the one to keep.
+
+    `is_seen`: who started the search may see it, so that its counts tell of it.
+    """
 
     pk: int
+    is_seen: bool
     dataset: int
     content_hash: str
     bands: Sequence[int]
     rank: tuple[int, ...]
+
+    @property
+    def is_exam(self) -> bool:
+        return not self.rank[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +120,15 @@ def load(dataset: Dataset, user: User | None) -> list[Item]:
     """Read what is to be compared: the data set's pairs first, then the others the user may see."""
     mine = InstructionPair.objects.filter(dataset=dataset)
     others = InstructionPair.objects.none()
+    hidden: set[int] = set()
     if user is not None:
-        others = InstructionPair.objects.visible_to(user).exclude(dataset=dataset)
+        visible = InstructionPair.objects.visible_to(user)
+        others = visible.exclude(dataset=dataset)
+        hidden = set(mine.exclude(pk__in=visible).values_list("pk", flat=True))
     return [
-        item
+        _item(row, is_seen=row[0] not in hidden)
         for pairs in (mine, others)
-        for item in map(
-            _item, pairs.exclude(state=State.REJECTED).order_by("pk").values_list(*_COLUMNS)
-        )
+        for row in pairs.exclude(state=State.REJECTED).order_by("pk").values_list(*_COLUMNS)
     ]
 
 
@@ -126,7 +138,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _item(row: tuple[Any, ...]) -> Item:
+def _item(row: tuple[Any, ...], *, is_seen: bool) -> Item:
     pk, dataset, content_hash, bands, state, support, flags, words, purpose = row
     # Evaluation questions stay as they are; then what a person approved; then what has sources,
     # fewer flags and more words; then what was there first.
@@ -134,13 +146,16 @@ def _item(row: tuple[Any, ...]) -> Item:
         purpose != Dataset.Purpose.EVALUATION, state != State.APPROVED, support is None,
         len(flags), -words, pk,
     )  # fmt: skip
-    return Item(pk, dataset, content_hash, bands, rank)
+    return Item(pk, is_seen, dataset, content_hash, bands, rank)
 
 
 def search(
     items: Sequence[Item], dataset: int, job: Job | None = None
 ) -> tuple[list[Found], dict[str, int]]:
-    """Find the clusters that have a pair of the data set, and count what was compared."""
+    """Find the clusters that have a pair of the data set.
+
+    Counts, of what who started it may see, what was compared and found.
+    """
 
     def report(stage: str) -> Report:
         return lambda done, total: job.report(stage, done, total) if job else None
@@ -153,11 +168,14 @@ def search(
         for cluster in (*same, *alike, *meaning)
         if any(item.dataset == dataset for item in cluster.items)
     ]
-    counts = {kind: sum(cluster.kind == kind for cluster in found) for kind in Kind.values}
+    kinds = Counter(c.kind for c in found if all(item.is_seen for item in c.items))
+    seen = [item for item in items if item.is_seen]
+    counts = {kind: kinds[kind] for kind in Kind.values}
     counts |= {
-        "pairs": sum(item.dataset == dataset for item in items),
-        "compared": len(items),
-        "meaning_left_out": left_out,
+        "pairs": sum(item.dataset == dataset for item in seen),
+        "compared": len(seen),
+        "meaning_compared": len(seen) - sum(item.is_seen for item in left_out),
+        "meaning_left_out": sum(item.is_seen for item in left_out),
     }
     return found, counts
 
@@ -224,12 +242,14 @@ class FieldsOf:
             self._known[by_key[pk]] = minhash.fields(*minhash.words_of(*content))
 
 
-def _meaning(items: Sequence[Item], dataset: int, report: Report) -> tuple[list[Found], int]:
-    """Group pairs around the best of each meaning; gives the number of those left out, too."""
-    compared = items[:MOST_VECTORS]
+def _meaning(
+    items: Sequence[Item], dataset: int, report: Report
+) -> tuple[list[Found], Sequence[Item]]:
+    """Group pairs around the best of each meaning; gives those left out, too."""
+    compared, left_out = _choose(items, dataset)
     mine = sum(item.dataset == dataset for item in compared)
     if mine == 0 or len(compared) < 2:
-        return [], len(items) - len(compared)
+        return [], left_out
     vectors = vectors_of([item.pk for item in compared], report)
     close: dict[int, dict[int, float]] = {}
     # The data set's own stand first: only what is close to one of them is asked for.
@@ -250,7 +270,42 @@ def _meaning(items: Sequence[Item], dataset: int, report: Report) -> tuple[list[
                     [1.0, *(min(around[place], 1.0) for place in places)],
                 )
             )
-    return found, len(items) - len(compared)
+    return found, left_out
+
+
+def _choose(items: Sequence[Item], dataset: int) -> tuple[list[Item], list[Item]]:
+    """Choose what is compared by meaning, the data set's own first; gives what is left out, too.
+
+    What was embedded before, and MOST_VECTORS more. Half of the places go first to what evaluations
+    of other sets ask, so that a large set is held against them too.
+    """
+    own = [item for item in items if item.dataset == dataset]
+    exams = [item for item in items if item.dataset != dataset and item.is_exam]
+    others = [item for item in items if item.dataset != dataset and not item.is_exam]
+    half = MOST_VECTORS // 2
+    known = _embedded({item.dataset for item in items})
+    chosen: dict[int, Item] = {}
+    fresh = 0
+    for item in (*exams[:half], *own, *exams[half:], *others):
+        if len(chosen) == MOST_COMPARED:
+            break
+        if item.pk not in known:
+            if fresh == MOST_VECTORS:
+                continue
+            fresh += 1
+        chosen[item.pk] = item
+    ordered = sorted(chosen.values(), key=lambda item: item.dataset != dataset)
+    return ordered, [item for item in items if item.pk not in chosen]
+
+
+def _embedded(datasets: Iterable[int]) -> set[int]:
+    """Name the pairs of data sets whose content has its embedding."""
+    kept = PairVector.objects.filter(
+        pair__dataset__in=datasets,
+        model_name=get_backend("EMBEDDER").model_name,
+        content_hash=F("pair__content_hash"),
+    )
+    return set(kept.values_list("pk", flat=True))
 
 
 def vectors_of(keys: Sequence[int], report: Report = lambda done, total: None) -> similar.Vectors:
@@ -283,8 +338,20 @@ def vectors_of(keys: Sequence[int], report: Report = lambda done, total: None) -
             update_fields=["content_hash", "model_name", "vector"],
         )
         known.update(zip(batch, computed, strict=True))
-    nothing = np.zeros(embedder.dimensions, dtype=np.float32)  # deleted meanwhile: like nothing
-    return np.array([known.get(key, nothing) for key in keys], dtype=np.float32)
+    return _in_order(keys, known)
+
+
+def kept_vectors(keys: Sequence[int]) -> similar.Vectors:
+    """Give the embeddings of pairs in their order, (N, D), 0 where none is kept; computes none."""
+    return _in_order(keys, _known_vectors(keys, get_backend("EMBEDDER").model_name))
+
+
+def _in_order(keys: Sequence[int], known: dict[int, Any]) -> similar.Vectors:
+    # One without a vector, or that was deleted meanwhile, is like nothing.
+    dimensions = get_backend("EMBEDDER").dimensions
+    nothing = np.zeros(dimensions, dtype=np.float32)
+    vectors = [known.get(key, nothing) for key in keys]
+    return np.array(vectors, dtype=np.float32).reshape(len(keys), dimensions)
 
 
 def _known_vectors(keys: Sequence[int], model_name: str) -> dict[int, Any]:

@@ -94,6 +94,18 @@ def join_near(
             groups.join(one, other)
 
 
+def between(ours: Vectors, theirs: Vectors, *, least: float) -> Iterator[tuple[int, int, float]]:
+    """Give the rows of two sets whose cosine is `least` or more: (one of ours, one of theirs, cosine).
+
+    Both (N, D), of unit length.
+    """
+    for start in range(0, len(ours), _BLOCK):
+        cosines = ours[start : start + _BLOCK] @ theirs.T  # (B, N)
+        ones, others = np.nonzero(cosines >= least)
+        for one, other in zip(ones.tolist(), others.tolist(), strict=True):
+            yield start + one, other, float(cosines[one, other])
+
+
 def close(
     vectors: Vectors, *, least: float, rows: int | None = None
 ) -> Iterator[tuple[int, int, float]]:

@@ -18,8 +18,8 @@ class CleaningQuerySet(models.QuerySet["Cleaning"]):
 class Cleaning(models.Model):
     """One run over a data set, and over every other one that `started_by` may see.
 
-    `counts`: what it found, {"pairs": …, "compared": …, "exact": …, "near": …, "meaning": …,
-    "meaning_left_out": …}.
+    `counts`: what it found that `started_by` may see, {"pairs": …, "compared": …, "exact": …, "near": …, "meaning": …,
+    "meaning_compared": …, "meaning_left_out": …}.
     """
 
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="cleanings")
@@ -32,6 +32,11 @@ class Cleaning(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["dataset", "-created_at"], name="cleaning_recent")]
+
+    def counts_for(self, user: User | AnonymousUser) -> dict[str, int]:
+        """Give the counts to whom they are of; {} to others, who may see other pairs."""
+        is_theirs = user.is_superuser or (user.pk is not None and self.started_by_id == user.pk)
+        return self.counts if is_theirs else {}
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.created_at:%Y-%m-%d %H:%M}"

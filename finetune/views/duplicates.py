@@ -59,10 +59,12 @@ def duplicates(request: PersonRequest, pk: int) -> HttpResponse:
         kind = next((name for name, _label, count in kinds if count), DuplicateCluster.Kind.EXACT)
     wanted = with_members(narrowed.filter(kind=kind)).order_by("-decided_at", "pk")
     shown = Paginator(wanted, CLUSTERS_A_PAGE).get_page(request.GET.get("page"))
+    cleaning = _last_cleaning(dataset)
     context = {
         "dataset": dataset,
         "tab": "duplicates",
-        "cleaning": _last_cleaning(dataset),
+        "cleaning": cleaning,
+        "counts": cleaning.counts_for(request.user) if cleaning else {},
         "kinds": kinds,
         "kind": kind,
         "is_open": is_open,
@@ -134,7 +136,8 @@ def duplicates_state(request: PersonRequest, pk: int) -> HttpResponse:
     """Draw the line about a running search again."""
     dataset = _dataset(request, pk)
     cleaning = _last_cleaning(dataset)
-    context = {"dataset": dataset, "cleaning": cleaning}
+    counts = cleaning.counts_for(request.user) if cleaning else {}
+    context = {"dataset": dataset, "cleaning": cleaning, "counts": counts}
     response = render(request, "finetune/_duplicates_state.html", context)
     if cleaning is None or cleaning.job.is_final:
         response["HX-Refresh"] = "true"

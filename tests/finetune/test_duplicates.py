@@ -103,8 +103,43 @@ def test_beyond_a_number_pairs_are_not_compared_by_meaning(
     for question in ("When?", "Who is it?", "Where are they?"):
         write(question, f"{question} I do not know.")
     clean(dataset, alice)
-    assert dataset.cleanings.get().counts["meaning_left_out"] == 1
+    counts = dataset.cleanings.get().counts
+    assert (counts["meaning_compared"], counts["meaning_left_out"]) == (2, 1)
     assert PairVector.objects.count() == 2
+    # What was embedded costs nothing again, so that the next search gets further.
+    clean(dataset, alice)
+    assert dataset.cleanings.latest("pk").counts["meaning_left_out"] == 0
+    assert PairVector.objects.count() == 3
+
+
+def test_a_large_set_is_compared_with_evaluations_by_meaning_all_the_same(
+    dataset: Dataset, alice: User, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "MOST_VECTORS", 4)
+    exam = Dataset.objects.create(
+        collection=dataset.collection, name="Exam", purpose=Dataset.Purpose.EVALUATION
+    )
+    words = [
+        "glacier",
+        "ice",
+        "August",
+        "winter",
+        "snow",
+        "tongue",
+        "valley",
+        "warm",
+        "days",
+        "melting",
+    ]
+    mine = write("Which words belong together?", " ".join(words))
+    for question in ("When?", "Who is it?", "Where are they?", "Why?", "What for?"):
+        write(question, f"{question} I do not know.")
+    asked = write("Together belong which words?", " ".join(reversed(words)), dataset=exam)
+
+    [cluster] = clean(dataset, alice)
+
+    assert (cluster.kind, members(cluster)) == ("meaning", [asked.pk, mine.pk])
+    assert cluster.touches_evaluation
 
 
 def test_vectors_are_computed_once_and_again_after_an_edit(

@@ -34,6 +34,18 @@ def test_a_search_is_started_followed_and_decided(as_alice: ApiClient, dataset: 
     assert as_alice.get(f"{address}?kind=near").json()["results"] == []
 
 
+def test_counts_are_told_to_who_looked(
+    as_alice: ApiClient, dataset: Dataset, alice: User, bob: User
+) -> None:
+    dataset.collection.grant(bob, "curator")
+    write_pair(dataset, "When?", "In August.")
+    for user, pairs in ((alice, 1), (bob, None)):
+        clean(dataset, user)
+        cleaning = dataset.cleanings.latest("pk")
+        counts = as_alice.get(f"/api/v1/cleanings/{cleaning.pk}/").json()["counts"]
+        assert counts.get("pairs") == pairs
+
+
 def test_a_snapshot_is_frozen_read_and_made_again(as_alice: ApiClient, dataset: Dataset) -> None:
     fill(dataset, 1, 12)
     address = f"/api/v1/datasets/{dataset.pk}/snapshots/"
