@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Max, Q, QuerySet
+from django.db.models import BooleanField, F, Func, Max, Q, QuerySet
 
-from finetune import duplicates, minhash, similar, splitting
+from finetune import duplicates, minhash, similar, splitting, staleness
 from finetune.models import (
     AuditEvent,
     Dataset,
@@ -118,7 +118,7 @@ def freeze(job: Job) -> None:
     try:
         with job.heartbeat():
             frozen = _freeze(snapshot, job)
-            stored = content_storage().put(
+            incoming = content_storage().receive(
                 (f"{row.line}\n".encode() for row in frozen.rows), max_bytes=MOST_BYTES
             )
         with job.publishing():
@@ -146,12 +146,14 @@ def end_exhausted() -> int:
 
 def _freeze(snapshot: DatasetSnapshot, job: Job) -> Frozen:
     job.report("rendering", 0, 0)
+    staleness.catch_up(snapshot.dataset)
     rows, excluded = load(snapshot.dataset, snapshot.created_by)
     if not rows:
         raise NothingToFreeze(NOTHING)
     vectors = _vectors([row.pair.pk for row in rows], job)
     job.report("splitting", 0, 0)
     _group(rows, vectors)
+    vectors = _widened([row.pair.pk for row in rows], vectors)
     _split(rows, snapshot)
     job.report("counting tokens", 0, len(rows))
     _count_tokens(rows)
@@ -162,7 +164,7 @@ def _freeze(snapshot: DatasetSnapshot, job: Job) -> Frozen:
         "evaluation": _leaks_elsewhere(snapshot, rows, vectors, job),
         "meaning": LEAK_MEANING,
         "near": minhash.NEAR,
-        "compared_by_meaning": len(vectors),
+        "compared_by_meaning": _compared(vectors),
     }
     return frozen
 
@@ -182,12 +184,14 @@ def load(dataset: Dataset, user: User | None) -> tuple[list[Row], dict[str, int]
     """Read the approved pairs that can be learned from, by id, and count why others cannot.
 
     A source whose collection was deleted has no readers, so nobody could be served by what learned
-    from it; the same goes for passages that who freezes may not read.
+    from it; the same goes for passages that who freezes may not read. A source that nobody compared
+    yet with its document as it is now may no longer be what was approved.
     """
     mine = InstructionPair.objects.filter(dataset=dataset)
     approved = mine.approved().order_by("pk").prefetch_related("sources")
     visible = mine.visible_to(user) if user is not None else mine
     seen = set(visible.values_list("pk", flat=True))
+    changed = staleness.behind(dataset)
     rows: list[Row] = []
     excluded = Counter[str]()
     for pair in approved.iterator(chunk_size=1_000):
@@ -198,6 +202,8 @@ def load(dataset: Dataset, user: User | None) -> tuple[list[Row], dict[str, int]
             excluded["hidden_source"] += 1
         elif not pair.output.strip():
             excluded["no_output"] += 1
+        elif pair.pk in changed:
+            excluded["changed_source"] += 1
         else:
             rows.append(Row(len(rows), pair, sources, render(pair, sources)))
     return rows, dict(excluded)
@@ -267,7 +273,10 @@ def line_of(row: Row) -> str:
 
 
 def _vectors(keys: Sequence[int], job: Job | None) -> similar.Vectors:
-    """Embed as many pairs as are compared by meaning, the first ones: (at most MOST_VECTORS, D)."""
+    """Embed as many pairs as decide over parts by meaning, the first ones: (at most MOST_VECTORS, D).
+
+    Which these are must not depend on what was embedded before: the same pairs give the same parts.
+    """
 
     def report(done: int, total: int) -> None:
         if job:
@@ -276,10 +285,27 @@ def _vectors(keys: Sequence[int], job: Job | None) -> similar.Vectors:
     return duplicates.vectors_of(keys[: duplicates.MOST_VECTORS], report)
 
 
+def _widened(keys: Sequence[int], vectors: similar.Vectors) -> similar.Vectors:
+    """Add what was embedded before of the pairs behind the first ones: a leak may be among them."""
+    more = duplicates.kept_vectors(keys[len(vectors) : duplicates.MOST_COMPARED])
+    return np.concatenate((vectors, more))
+
+
+def _compared(vectors: similar.Vectors) -> int:
+    return int(np.any(vectors, axis=1).sum())
+
+
 def _group(rows: Sequence[Row], vectors: similar.Vectors) -> None:
     """Name the group of each row: what shares a document, an origin, its words or its meaning."""
     groups = similar.Groups(len(rows))
     groups.join_same((place, key) for place, row in enumerate(rows) for key in _keys(row))
+    carried = _carried(rows)
+    groups.join_same(
+        (place, ("named document", name))
+        for place, row in enumerate(rows)
+        for name in _documents(row, carried)
+        if isinstance(name, str)
+    )
     fields = [_fields(row.pair) for row in rows]
     pairs = similar.candidates([row.pair.bands for row in rows])
     similar.join_near(groups, pairs, fields.__getitem__)
@@ -306,6 +332,34 @@ def _keys(row: Row) -> Iterable[tuple[str, Any]]:
     words = minhash.tokens(pair.input)
     if len(words) >= SOURCE_WORDS:
         yield ("input", " ".join(words))
+
+
+def _carried(rows: Iterable[Row]) -> set[str]:
+    """Name the documents that imported files tell of; of these only the name is known here."""
+    return {name for row in rows for name, _is_distractor in _named(row.pair)}
+
+
+def _documents(row: Row, carried: set[str], *, distractors: bool = False) -> Iterator[int | str]:
+    """Give the documents of a row: by name where an imported file names it, else by id."""
+    for source in row.sources:
+        if distractors or not source.is_distractor:
+            is_named = source.document_name in carried
+            yield source.document_name if is_named else source.document_key
+    for name, is_distractor in _named(row.pair):
+        if distractors or not is_distractor:
+            yield name
+
+
+def _named(pair: InstructionPair) -> Iterator[tuple[str, bool]]:
+    """Give the name of each document that an imported row says it is from, and whether it distracts.
+
+    A file can say anything; what makes no sense names nothing.
+    """
+    said = pair.extra.get("provenance")
+    sources = said.get("sources") if isinstance(said, dict) else None
+    for source in sources if isinstance(sources, list) else []:
+        if isinstance(source, dict) and isinstance(name := source.get("document"), str) and name:
+            yield name, source.get("is_distractor") is True
 
 
 def _fields(pair: InstructionPair) -> minhash.Fields:
@@ -342,6 +396,7 @@ def leaks_between(rows: Sequence[Row], vectors: similar.Vectors) -> dict[str, An
 
     Gives counts, and the first pairs of each kind: [one, its part, other, its part, similarity].
     """
+    carried = _carried(rows)
     fields = [_fields(row.pair) for row in rows]
     found: dict[str, list[list[Any]]] = {"exact": [], "near": [], "meaning": []}
     for one, other in similar.candidates([row.pair.bands for row in rows]).tolist():
@@ -358,9 +413,9 @@ def leaks_between(rows: Sequence[Row], vectors: similar.Vectors) -> dict[str, An
             found["meaning"].append(_leak(by_place[one], by_place[other], cosine))
     return {
         **{kind: len(leaks) for kind, leaks in found.items()},
-        "documents": _in_two_parts((row.part, row.documents) for row in rows),
+        "documents": _in_two_parts((row.part, _documents(row, carried)) for row in rows),
         "distractors": _in_two_parts(
-            (row.part, [source.document_key for source in row.sources]) for row in rows
+            (row.part, _documents(row, carried, distractors=True)) for row in rows
         ),
         "shown": {kind: _worst(leaks) for kind, leaks in found.items()},
     }
@@ -374,9 +429,9 @@ def _worst(leaks: list[list[Any]]) -> list[list[Any]]:
     return sorted(leaks, key=lambda leak: (-leak[-1], leak))[:SHOWN_LEAKS]
 
 
-def _in_two_parts(documents: Iterable[tuple[str, Iterable[int]]]) -> int:
+def _in_two_parts(documents: Iterable[tuple[str, Iterable[int | str]]]) -> int:
     """Count the documents that stand in more than one part."""
-    parts: dict[int, set[str]] = {}
+    parts: dict[int | str, set[str]] = {}
     for part, keys in documents:
         for key in keys:
             parts.setdefault(key, set()).add(part)
@@ -415,7 +470,8 @@ def _leaks_into(
 ) -> dict[str, Any]:
     """Find what of a snapshot stands in another set: [pair, its part, the other pair, similarity]."""
     ordered = sorted(rows, key=lambda row: row.place)
-    theirs = _vectors([pair.pk for pair in others], job)
+    keys = [pair.pk for pair in others]
+    theirs = _widened(keys, _vectors(keys, job))
     first = len(rows)
     ours = cache(lambda place: _fields(ordered[place].pair))
     found: dict[str, list[list[Any]]] = {"exact": [], "near": [], "meaning": []}
@@ -428,13 +484,12 @@ def _leaks_into(
         if alike >= minhash.NEAR:
             kind = "exact" if row.pair.content_hash == pair.content_hash else "near"
             found[kind].append([row.pair.pk, row.part, pair.pk, round(alike, 3)])
-    together = np.concatenate((vectors, theirs)) if len(theirs) else vectors
-    for one, other, cosine in similar.close(together, least=LEAK_MEANING, rows=len(vectors)):
-        if other >= len(vectors):
-            row, pair = ordered[one], others[other - len(vectors)]
-            found["meaning"].append([row.pair.pk, row.part, pair.pk, round(cosine, 3)])
+    for one, other, cosine in similar.between(vectors, theirs, least=LEAK_MEANING):
+        row, pair = ordered[one], others[other]
+        found["meaning"].append([row.pair.pk, row.part, pair.pk, round(cosine, 3)])
     return {
         "pairs": len(others),
+        "compared_by_meaning": _compared(theirs),
         **{kind: len(leaks) for kind, leaks in found.items()},
         "shown": {kind: _worst(leaks) for kind, leaks in found.items()},
     }
@@ -494,13 +549,13 @@ def _publish(snapshot: DatasetSnapshot, frozen: Frozen, name: str, file_hash: st
 
 
 def _statistics(frozen: Frozen) -> dict[str, Any]:
-    rows = frozen.rows
+    rows, carried = frozen.rows, _carried(frozen.rows)
     return {
         "excluded": frozen.excluded,
         "with_sources": sum(bool(row.sources) for row in rows),
         "preferences": sum(row.pair.is_preference for row in rows),
         "groups": len({row.group for row in rows}),
-        "documents": len({key for row in rows for key in row.documents}),
+        "documents": len({key for row in rows for key in _documents(row, carried)}),
         "languages": dict(Counter(row.pair.language for row in rows).most_common()),
         "origins": dict(Counter(row.pair.origin for row in rows).most_common()),
         "tokenizer": frozen.embedder,
@@ -624,9 +679,17 @@ def compare(one: DatasetSnapshot, other: DatasetSnapshot) -> Difference:
     )
 
 
-def using_document(document: int) -> QuerySet[DatasetSnapshot]:
-    """Give the snapshots that hold words of a document, distractors too; also once it is deleted."""
-    holding = SnapshotRow.objects.filter(document_keys__contains=[document]).values("snapshot")
-    return DatasetSnapshot.objects.filter(
-        Q(pk__in=holding) | Q(manifest__distractor_documents__contains=document)
+def using_document(*documents: int) -> QuerySet[DatasetSnapshot]:
+    """Give the snapshots that hold words of any of the documents, distractors too.
+
+    Also once they are deleted.
+    """
+    keys = [int(document) for document in documents]
+    holding = SnapshotRow.objects.filter(document_keys__overlap=keys).values("snapshot")
+    distracting = Func(
+        F("manifest__distractor_documents"),
+        template="EXISTS (SELECT FROM jsonb_array_elements(%(expressions)s) AS held"
+        f" WHERE held::bigint = ANY('{{{','.join(map(str, keys))}}}'::bigint[]))",
+        output_field=BooleanField(),
     )
+    return DatasetSnapshot.objects.filter(Q(pk__in=holding) | Q(distracting))

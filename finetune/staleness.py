@@ -1,7 +1,7 @@
 """Pairs whose passages are no longer what was approved: changed, deleted, or read by fewer people.
 
-The sweeper calls `Watch.look` every few seconds. What is new is found by index, a few documents at
-a time; a second sweeper does no harm.
+The sweeper calls `Watch.look` every few seconds, and a freeze `catch_up` before it reads. What is new
+is found by index, a document at a time; a second sweeper does no harm.
 """
 
 import re
@@ -12,19 +12,20 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from finetune.models import AuditEvent, InstructionPair, PairSource, SnapshotRow
+from finetune.models import AuditEvent, Dataset, InstructionPair, PairSource, SnapshotRow
 from kb.models import Chunk, Collection, DocumentVersion, Membership
 from kb.sentences import split_sentences
 
 Span = tuple[int, int]
+Sources = QuerySet[PairSource]
 Audience = dict[str, Any]
 Standing = PairSource.Standing
 State = InstructionPair.State
-DOCUMENTS_A_LOOK = 20
+SOURCES_AT_ONCE = 1_000
 # A new passage is offered for an old one when it has at least this share of its words in order.
 LEAST_ALIKE = 0.3
 _MOVED = ("version_id", "version_number", "start", "end", "text", "standing", "audience")
@@ -221,21 +222,43 @@ class Watch:
         return stale
 
 
-def look_for_changed() -> int:
-    """Compare sources with versions that were published since; a few documents at a time."""
-    behind = PairSource.objects.filter(document__current_version__isnull=False).filter(
-        Q(checked_version=None) | ~Q(checked_version=F("document__current_version"))
-    )
-    behind.filter(version=F("document__current_version")).update(
+# A version came since the source was last compared, or its document went.
+_CHANGED_SINCE = Q(document__current_version__isnull=False) & (
+    Q(checked_version=None) | ~Q(checked_version=F("document__current_version"))
+)
+_GONE_SINCE = Q(document=None) & ~Q(standing=Standing.GONE)
+
+
+def catch_up(dataset: Dataset) -> int:
+    """Find what is stale in a data set now, not when the sweeper comes; gives how many pairs."""
+    sources = PairSource.objects.filter(pair__dataset=dataset)
+    stale = look_for_changed(sources, waits=True) + look_for_deleted(sources)
+    collections = sources.order_by().values_list("collection", flat=True).distinct()
+    for collection, now in audience_of(filter(None, collections)).items():
+        stale += _look_at_readers(collection, now)
+    return stale
+
+
+def behind(dataset: Dataset) -> set[int]:
+    """Name the pairs with a source that was not yet compared with its document as it is now."""
+    sources = PairSource.objects.filter(_CHANGED_SINCE | _GONE_SINCE, pair__dataset=dataset)
+    return set(sources.values_list("pair", flat=True))
+
+
+def look_for_changed(sources: Sources | None = None, *, waits: bool = False) -> int:
+    """Compare sources, all unless told, with versions that were published since.
+
+    `waits`: for those that somebody else is at; else they are left to them.
+    """
+    changed = (PairSource.objects.all() if sources is None else sources).filter(_CHANGED_SINCE)
+    changed.filter(version=F("document__current_version")).update(
         checked_version=F("version_id"), standing=Standing.STANDS
     )
-    documents = list(
-        behind.order_by("document").values_list("document", flat=True).distinct()[:DOCUMENTS_A_LOOK]
-    )
-    return sum(_look_at_document(document) for document in documents)
+    documents = changed.order_by("document").values_list("document", flat=True).distinct()
+    return sum(_look_at_document(document, waits=waits) for document in list(documents))
 
 
-def _look_at_document(pk: int) -> int:
+def _look_at_document(pk: int, *, waits: bool) -> int:
     """Compare every source of a document with its current version."""
     version = DocumentVersion.objects.filter(document=pk, document__current_version=F("pk")).first()
     if version is None:
@@ -244,10 +267,10 @@ def _look_at_document(pk: int) -> int:
         sources = list(
             PairSource.objects.filter(document=pk)
             .exclude(checked_version=version.pk)
-            .select_for_update(of=("self",), skip_locked=True)
+            .select_for_update(of=("self",), skip_locked=not waits)
         ) + list(
             PairSource.objects.filter(document=pk, checked_version=None)
-            .select_for_update(of=("self",), skip_locked=True)
+            .select_for_update(of=("self",), skip_locked=not waits)
         )  # fmt: skip
         slices = _old_slices(sources)
         for source in sources:
@@ -283,14 +306,21 @@ def _look_at_source(source: PairSource, version: DocumentVersion, stretch: str) 
     (source.start, source.end), source.standing = span, Standing.STANDS
 
 
-def look_for_deleted() -> int:
-    """Find sources whose document is gone."""
+def look_for_deleted(sources: Sources | None = None) -> int:
+    """Find sources, of all unless told, whose document is gone."""
+    gone = (PairSource.objects.all() if sources is None else sources).filter(_GONE_SINCE)
+    stale = 0
+    while (found := _mark_gone(gone)) is not None:
+        stale += found
+    return stale
+
+
+def _mark_gone(gone: Sources) -> int | None:
+    """Mark some that nobody else is at; gives how many pairs went stale, None where none is left."""
     with transaction.atomic():
-        lost = list(
-            PairSource.objects.filter(document=None)
-            .exclude(standing=Standing.GONE)
-            .select_for_update(skip_locked=True)[:1000]
-        )
+        lost = list(gone.select_for_update(of=("self",), skip_locked=True)[:SOURCES_AT_ONCE])
+        if not lost:
+            return None
         PairSource.objects.filter(pk__in=[source.pk for source in lost]).update(
             standing=Standing.GONE
         )

@@ -153,6 +153,7 @@ def _exams(request: PersonRequest, found: DatasetSnapshot) -> list[dict[str, Any
         {
             **each,
             "name": visible[each["dataset"]],
+            "left_out": each["pairs"] - each.get("compared_by_meaning", each["pairs"]),
             "shown": [
                 (kind, leak)
                 for kind, leaks in each["shown"].items()

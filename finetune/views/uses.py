@@ -4,7 +4,8 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from finetune.models import DatasetSnapshot, InstructionPair, PairSource, SnapshotRow
+from finetune.models import DatasetSnapshot, InstructionPair, PairSource
+from finetune.snapshots import using_document
 from kb.models import Document
 from kb.views.requests import PersonRequest, number_in
 
@@ -14,7 +15,7 @@ SHOWN_SNAPSHOTS = 20
 
 @require_GET
 def document_uses(request: PersonRequest) -> HttpResponse:
-    """Name the pairs and snapshots, among those the person may see, that rest on documents."""
+    """Name the pairs and snapshots that rest on documents; snapshots one may not see are counted."""
     named = request.GET.getlist("document")[:MAX_DOCUMENTS]
     visible = Document.objects.visible_to(request.user)
     ids = list(
@@ -22,15 +23,14 @@ def document_uses(request: PersonRequest) -> HttpResponse:
     )
     sources = PairSource.objects.filter(document__in=ids)
     pairs = InstructionPair.objects.visible_to(request.user).filter(pk__in=sources.values("pair"))
-    rows = SnapshotRow.objects.filter(document_keys__overlap=ids)
-    snapshots = DatasetSnapshot.objects.visible_to(request.user).filter(
-        pk__in=rows.values("snapshot")
-    )
-    named_snapshots = snapshots.select_related("dataset").order_by("pk")[:SHOWN_SNAPSHOTS]
+    # The page that deletes a single document names its snapshots itself.
+    using = using_document(*ids) if len(ids) > 1 else DatasetSnapshot.objects.none()
+    snapshots = DatasetSnapshot.objects.visible_to(request.user).filter(pk__in=using.values("pk"))
     context = {
         "pairs": pairs.count(),
         "approved": pairs.approved().count(),
-        # The page that deletes a single document names its snapshots itself.
-        "snapshots": named_snapshots if len(ids) > 1 else [],
+        "snapshots": snapshots.select_related("dataset").order_by("pk")[:SHOWN_SNAPSHOTS],
+        "more": max(snapshots.count() - SHOWN_SNAPSHOTS, 0),
+        "hidden_count": using.count() - snapshots.count(),
     }
     return render(request, "finetune/_document_uses.html", context)

@@ -10,8 +10,9 @@ import pytest
 
 from finetune import curation, duplicates, minhash, quality, snapshots
 from finetune.models import AuditEvent, Dataset, DatasetSnapshot, InstructionPair, PairSource
-from kb.models import Collection, Job, User
+from kb.models import Collection, Document, Job, User
 from kb.prompts import NOT_IN_DOCUMENTS
+from tests.conftest import AddDocument
 
 pytestmark = pytest.mark.django_db
 Write = Any
@@ -35,6 +36,8 @@ def write_pair(dataset: Dataset, instruction: str, output: str, **fields: Any) -
             pair=pair, marker=marker, collection=collection, document_name="a.md",
             document_key=abs(document), is_distractor=document < 0, title="Glaciers", start=0,
             end=len(PASSAGE), text=PASSAGE,
+            # No such document is there; somebody approved the pair in spite of it.
+            standing="gone",
         )  # fmt: skip
     return pair
 
@@ -179,6 +182,84 @@ def test_only_approved_pairs_with_open_sources_go_in(
     }  # fmt: skip
 
 
+@pytest.fixture
+def ice(add_document: AddDocument) -> Document:
+    return add_document("ice.md", "# Ice\n\nThe glacier melts in late summer.\n")
+
+
+@pytest.fixture
+def about_ice(dataset: Dataset, ice: Document, alice: User) -> InstructionPair:
+    chunk = ice.chunks.select_related("document", "version").get()
+    pair = curation.create_pair(
+        alice, dataset, origin="typed", content={"instruction": "When?", "output": "Late [1]."},
+        sources=[curation.source_of_chunk(chunk, 1)],
+    )  # fmt: skip
+    return curation.approve(pair, alice)
+
+
+def test_what_was_deleted_or_changed_a_moment_ago_is_not_frozen(
+    dataset: Dataset, alice: User, ice: Document, about_ice: InstructionPair, write: Write,
+    add_document: AddDocument,
+) -> None:  # fmt: skip
+    kept = write("Who?", "Nobody.")
+    assert freeze(dataset, alice).rows.count() == 2
+    add_document("ice.md", "# Ice\n\nThe glacier melts in June, says everybody here.\n")
+    assert list(freeze(dataset, alice).rows.values_list("pair", flat=True)) == [kept.pk]
+    about_ice.refresh_from_db()
+    assert about_ice.state == "stale"
+
+    InstructionPair.objects.filter(pk=about_ice.pk).update(state="approved")
+    assert freeze(dataset, alice).rows.count() == 2
+    ice.delete()
+    assert list(freeze(dataset, alice).rows.values_list("pair", flat=True)) == [kept.pk]
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_what_changes_while_pairs_are_read_is_left_out(
+    dataset: Dataset, alice: User, ice: Document, about_ice: InstructionPair, is_deleted: bool,
+    add_document: AddDocument,
+) -> None:  # fmt: skip
+    if is_deleted:
+        ice.delete()
+    else:
+        add_document("ice.md", "# Ice\n\nThe glacier melts in June, says everybody here.\n")
+
+    rows, excluded = snapshots.load(dataset, alice)
+
+    assert (rows, excluded) == ([], {"changed_source": 1})
+
+
+def test_a_document_that_only_an_imported_file_names_stands_in_one_part(
+    dataset: Dataset, collection: Collection, alice: User, write: Write
+) -> None:
+    rng = random.Random(9)
+
+    def carried(document: object, **more: object) -> dict[str, Any]:
+        return {"provenance": {"sources": [{"document": document, "marker": 1, **more}]}}
+
+    for _ in range(6):
+        write(sentence(rng, 8), sentence(rng, 20), extra=carried("ice.md"))
+    # Here it is known by its id as well; such sources are called "a.md".
+    write(sentence(rng, 8), sentence(rng, 20), extra=carried("a.md"))
+    write(sentence(rng, 8), sentence(rng, 20), sources=[(collection, 5)])
+    for number in range(12):
+        extra = carried("far.md", is_distractor=True) if number < 4 else carried([number])
+        write(sentence(rng, 8), sentence(rng, 20), extra=extra if number < 8 else {})
+    snapshot = freeze(dataset, alice, train_share=0.5, validation_share=0.25)
+
+    rows = list(snapshot.rows.order_by("pair_id"))
+    assert len({row.group for row in rows[:6]}) == 1
+    assert len({row.group for row in rows[6:8]}) == 1
+    assert len({row.group for row in rows}) == 14
+    assert snapshot.leakage["between"]["documents"] == 0
+    assert snapshot.statistics["documents"] == 2
+    loaded, _ = snapshots.load(dataset, alice)
+    for row in loaded:
+        row.part = "train" if row.place % 2 else "test"
+    report = snapshots.leaks_between(loaded, duplicates.vectors_of([r.pair.pk for r in loaded]))
+    assert (report["documents"], report["distractors"]) == (2, 3)
+
+
 def test_nothing_approved_fails_with_a_sentence(dataset: Dataset, alice: User) -> None:
     snapshot = freeze(dataset, alice)
     assert snapshot.state == "failed"
@@ -299,7 +380,10 @@ def test_a_document_names_the_snapshots_that_hold_its_words(
     snapshot = freeze(dataset, alice)
     assert snapshots.using_document(41).get() == snapshot
     assert snapshots.using_document(42).get() == snapshot
+    assert snapshots.using_document(4, 41, 42).get() == snapshot
+    assert snapshots.using_document(4, 42).get() == snapshot
     assert not snapshots.using_document(4)
+    assert not snapshots.using_document()
 
 
 def test_counts_and_tokens_are_told_by_part(dataset: Dataset, alice: User) -> None:
@@ -342,3 +426,16 @@ def test_beyond_a_number_pairs_are_not_compared_by_meaning_and_the_report_says_s
     assert snapshot.state == "ready"
     assert snapshot.leakage["compared_by_meaning"] == 5
     assert sum(snapshot.counts.values()) == 12
+    # What is embedded already is looked through for leaks too, and changes no part.
+    exam = Dataset.objects.create(
+        collection=dataset.collection, name="Exam", purpose=Dataset.Purpose.EVALUATION
+    )
+    last = dataset.pairs.latest("pk")
+    words = last.output.split()
+    asked = write_pair(exam, last.instruction, " ".join(reversed(words)))
+    duplicates.vectors_of([last.pk])
+    again = freeze(dataset, alice)
+    assert (again.leakage["compared_by_meaning"], again.sha256) == (6, snapshot.sha256)
+    [leak] = again.leakage["evaluation"]
+    assert (leak["pairs"], leak["compared_by_meaning"]) == (1, 1)
+    assert [last.pk, asked.pk] in [[one, other] for one, _, other, _ in leak["shown"]["meaning"]]

@@ -9,7 +9,8 @@ from django.test import Client
 from django.urls import reverse
 
 from finetune.models import Dataset, DatasetSnapshot, DuplicateCluster
-from kb.models import Collection, User
+from kb.models import Collection, Document, User
+from tests.conftest import AddDocument
 from tests.finetune.test_duplicates import clean
 from tests.finetune.test_snapshots import fill, freeze, write_pair
 from workers import tasks
@@ -53,6 +54,79 @@ def test_a_search_is_started_followed_and_shown(
     page = text(signed_in, "duplicates", dataset.pk)
     assert "2 pairs were compared" in page
     assert "The same words." in page
+
+
+@pytest.fixture
+def closed(alice: User, bob: User, collection: Collection) -> Collection:
+    """A collection of bob, who curates beside alice; she may not read this one."""
+    collection.grant(bob, "curator")
+    made = Collection.objects.create(name="Closed")
+    made.grant(bob, "owner")
+    return made
+
+
+def test_a_search_counts_what_who_looks_may_see(
+    client: Client, dataset: Dataset, alice: User, bob: User, closed: Collection
+) -> None:
+    for number in range(7):
+        write_pair(dataset, f"Hidden {number // 2}?", "Hidden answer", sources=[(closed, 9)])
+    write_pair(dataset, "Open?", "Open answer")
+
+    clean(dataset, bob)
+    client.force_login(bob)
+    assert "8 pairs were compared" in text(client, "duplicates", dataset.pk)
+    client.force_login(alice)
+    page = text(client, "duplicates", dataset.pk)
+    assert "compared" not in page
+    assert "bob looked" in page
+
+    clean(dataset, alice)
+    assert "1 pair was compared with all you may see, 1 in all" in text(
+        client, "duplicates", dataset.pk
+    )
+    assert dataset.cleanings.latest("pk").counts["exact"] == 0
+    assert DuplicateCluster.objects.visible_to(bob).filter(kind="exact").count() == 3
+
+
+def test_a_snapshot_does_not_tell_of_sets_that_one_may_not_see(
+    client: Client, dataset: Dataset, alice: User, bob: User, closed: Collection
+) -> None:
+    exam = Dataset.objects.create(collection=closed, name="Exam", purpose="evaluation")
+    write_pair(exam, "Where is the quarry?", "Behind the hill")
+    write_pair(dataset, "Open?", "Open answer")
+    snapshot = freeze(dataset, bob)
+    client.force_login(bob)
+    assert "Exam: its 1 pair has other words" in text(client, "snapshot", snapshot.pk)
+    client.force_login(alice)
+    page = text(client, "snapshot", snapshot.pk)
+    assert "other words" not in page
+    assert "no evaluation set that you may see" in page
+
+
+def test_who_deletes_several_documents_reads_of_every_snapshot(
+    client: Client, dataset: Dataset, alice: User, bob: User, closed: Collection,
+    add_document: AddDocument,
+) -> None:  # fmt: skip
+    ice, boat, other = (
+        add_document(f"{name}.md", f"# {name}\n\nOf {name}.\n") for name in ("ice", "boat", "other")
+    )
+    write_pair(dataset, "When?", "In August [1].", sources=[(dataset.collection, -ice.pk)])
+    freeze(dataset, alice)
+    sources = [(dataset.collection, boat.pk), (closed, 9)]
+    write_pair(dataset, "Where?", "There [1].", sources=sources)
+    freeze(dataset, bob)
+    client.force_login(alice)
+
+    def said(*documents: Document) -> str:
+        return text(client, "document_uses", document=[document.pk for document in documents])
+
+    both = said(ice, boat)
+    assert "These snapshots were frozen with it" in both
+    assert "Glaciers #1" in both
+    assert "Glaciers #2" not in both
+    assert "1 snapshot that you may not see was frozen with it." in both
+    assert "Glaciers #1" in said(ice, other)
+    assert "snapshot" not in said(other, other).lower()
 
 
 def test_differences_are_marked_and_escaped(
@@ -159,7 +233,7 @@ def test_a_leak_names_an_evaluation_only_to_who_may_see_it(
     membership.delete()
     page = text(signed_in, "snapshot", snapshot.pk)
     assert "Final exam" not in page
-    assert "A data set that you may not see" in page
+    assert "have the same words" not in page
 
 
 @pytest.mark.parametrize("name", ["bob", "charlie"])
