@@ -230,22 +230,14 @@ class TokenForm(forms.Form):
         widget=forms.CheckboxSelectMultiple,
     )
     days = forms.TypedChoiceField(
-        choices=[
-            ("30", _("In 30 days")),
-            ("90", _("In 90 days")),
-            ("365", _("In a year")),
-            ("", _("Never")),
-        ],
+        choices=[("30", _("In 30 days")), ("90", _("In 90 days")), ("365", _("In a year"))],
         coerce=int,
-        empty_value=None,
-        required=False,
         initial="90",
         label=_("When does it expire?"),
     )
 
-    def expires_at(self) -> datetime | None:
-        days: int | None = self.cleaned_data["days"]
-        return timezone.now() + timedelta(days=days) if days else None
+    def expires_at(self) -> datetime:
+        return timezone.now() + timedelta(days=self.cleaned_data["days"])
 
 
 class PasswordForm(forms.Form):

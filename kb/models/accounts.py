@@ -95,7 +95,7 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         )
 
     def issue(
-        self, user: User, *, name: str, scopes: list[str], expires_at: datetime | None
+        self, user: User, *, name: str, scopes: list[str], expires_at: datetime
     ) -> tuple["ApiToken", str]:
         """Make a token; the second value is the secret, which is shown once and not kept."""
         secret = f"tacit_{secrets.token_urlsafe(32)}"
@@ -125,6 +125,7 @@ class ApiToken(models.Model):
     digest = models.CharField(max_length=64, unique=True)
     scopes = ArrayField(models.CharField(max_length=16, choices=Scope), default=list)
     created_at = models.DateTimeField(default=timezone.now)
+    # Empty in tokens of earlier days, which never expire; every new one does.
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

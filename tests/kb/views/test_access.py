@@ -4,12 +4,14 @@ The routes are read from kb.urls, so that a new page is tested the day it is add
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Group
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, reverse
+from django.utils import timezone
 
 from kb.models import ApiToken, Chunk, Citation, Collection, Conversation, Document, Message, User
 from kb.urls import urlpatterns
@@ -41,7 +43,9 @@ def ids(
     citation = Citation.objects.create(
         message=answer, marker=1, document=document, version=version, chunk=chunk, start=0, end=9
     )
-    token, _secret = ApiToken.objects.issue(alice, name="t", scopes=["read"], expires_at=None)
+    token, _secret = ApiToken.objects.issue(
+        alice, name="t", scopes=["read"], expires_at=timezone.now() + timedelta(days=1)
+    )
     group = Group.objects.create(name="Hikers")
     membership = collection.memberships.get(user=bob).pk
     by_prefix: dict[str, dict[str, int]] = {

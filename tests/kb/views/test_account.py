@@ -2,12 +2,14 @@
 
 import re
 import threading
+from datetime import timedelta
 
 import pytest
 from django.core import mail
 from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from kb import limits
@@ -258,14 +260,30 @@ def test_a_tokens_secret_is_shown_once_and_only_its_fingerprint_kept(
     assert secret[0].encode() not in page.get(address).content
 
 
-def test_a_token_may_never_expire_and_is_revoked(page: Client, alice: User) -> None:
-    page.post(reverse("account_tokens"), {"name": "For ever", "scopes": ["read"], "days": ""})
-    token = ApiToken.objects.get()
-    assert token.expires_at is None
+def test_every_token_expires_within_a_year(page: Client) -> None:
+    address = reverse("account_tokens")
+    for days in ("", "366", "100000"):
+        page.post(address, {"name": "For ever", "scopes": ["read"], "days": days})
+    assert not ApiToken.objects.exists()
+    assert b"Never" not in page.get(address).content
+
+    page.post(address, {"name": "Long", "scopes": ["read"], "days": "365"})
+    expires_at = ApiToken.objects.get().expires_at
+    assert expires_at is not None
+    assert expires_at <= timezone.now() + timedelta(days=365)
+
+
+def test_a_token_of_earlier_days_is_shown_as_never_expiring_and_is_revoked(
+    page: Client, alice: User
+) -> None:
+    in_a_day = timezone.now() + timedelta(days=1)
+    token, _secret = ApiToken.objects.issue(alice, name="Old", scopes=["read"], expires_at=in_a_day)
+    ApiToken.objects.update(expires_at=None)
+    assert b"Never; make a new one" in page.get(reverse("account_tokens")).content
 
     page.post(reverse("account_token_revoke", args=[token.pk]))
     assert not ApiToken.objects.usable().exists()
-    assert b"For ever</strong>" not in page.get(reverse("account_tokens")).content
+    assert b"Old</strong>" not in page.get(reverse("account_tokens")).content
 
 
 def test_a_token_needs_a_scope_that_exists(page: Client) -> None:
