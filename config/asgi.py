@@ -6,4 +6,8 @@ from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-application = get_asgi_application()
+_django = get_asgi_application()  # from here on models can be imported
+
+from kb.bodies import BodyLimit  # noqa: E402
+
+application = BodyLimit(_django)

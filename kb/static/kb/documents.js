@@ -230,7 +230,7 @@ async function sendOne(job) {
   if (response?.status !== 200) {
     if ((job.tries += 1) < 3 && !stopped) return queue.unshift(job);
     failures.push(job);
-    return refuse(job, response?.status === 400 ? response.responseText : tray.dataset.lost);
+    return refuse(job, [400, 413].includes(response?.status) ? response.responseText : tray.dataset.lost);
   }
   const result = document.createElement("template");
   result.innerHTML = response.responseText;
