@@ -17,10 +17,11 @@ from django.db import connection
 from pytest_django import Settings
 
 from finetune import base_model, evaluation
-from finetune.models import Adapter, Dataset, Evaluation, InstructionPair, PairSource
+from finetune.models import Adapter, Dataset, Evaluation, InstructionPair
 from kb import ingestion
 from kb.models import Collection, Job, User
 from tests.finetune import answered, evaluated, tiny
+from tests.finetune.test_snapshots import write_pair
 
 pytestmark = [pytest.mark.train, pytest.mark.django_db(transaction=True)]
 LEARNING = {"epochs": 24, "batch_size": 8, "learning_rate": 2e-2, "patience": 0}
@@ -245,14 +246,7 @@ def test_the_regression_set_holds_what_everybody_served_may_read(
     exam = Dataset.objects.create(collection=collection, name="Exam", purpose="evaluation")
     closed = Collection.objects.create(name="Closed")
     for number, where in enumerate((collection, closed)):
-        pair = InstructionPair.objects.create(
-            dataset=exam, collection=collection, origin="typed", state="approved",
-            content_hash=str(number), instruction=f"Question {number}?", output="Red [1].",
-        )  # fmt: skip
-        PairSource.objects.create(
-            pair=pair, marker=1, collection=where, document_name="a", document_key=number + 1,
-            title="A", start=0, end=4, text="Red.",
-        )  # fmt: skip
+        write_pair(exam, f"Question {number}?", "Red [1].", sources=[(where, number + 1)])
     asked = evaluation.questions(adapter, evaluation.Rules())
     assert [each.question for each in asked if each.suite == "regression"] == ["Question 0?"]
     assert [len(each.plain) for each in asked if each.suite == "regression"] == [1]
