@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from finetune import contract
 from finetune.models import Adapter
 
 _SETTINGS = (
@@ -53,7 +54,12 @@ def model_card(adapter: Adapter, manifest: Mapping[str, Any]) -> str:
             "",
             "## Files",
             "",
-            *(f"- `{name}` SHA-256 `{digest}`" for name, digest in adapter.files.items()),
+            # Of what servers load; the reference beside it may lose what is erased.
+            *(
+                f"- `{name}` SHA-256 `{adapter.files[name]}`"
+                for name in (contract.CONFIG, contract.WEIGHTS)
+                if name in adapter.files
+            ),
             "",
         ]
     )

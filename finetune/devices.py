@@ -51,6 +51,10 @@ class Estimate:
     energy_wh: float
     cost: float
 
+    @property
+    def needed_gib(self) -> float:
+        return self.needed_bytes / GIB
+
 
 def named(name: str) -> Device | None:
     return next((device for device in DEVICES if device.name == name), None)

@@ -581,10 +581,7 @@ def _step(run: Run) -> None:
         total += loss.detach()
     rate, norm = _update(run)
     value = float(run.device.reduce(total))
-    if not math.isfinite(value):
-        raise RecipeError(
-            f"The loss is no longer a number in step {step}. Try a lower learning rate."
-        )
+    _refuse_no_number(value, step)
     tokens = sum(example.length for example in examples)
     run.progress.tokens += tokens
     run.report(
@@ -598,6 +595,13 @@ def _step(run: Run) -> None:
         tokens_per_s=tokens / (time.monotonic() - began),
         memory_bytes=peak_memory(),
     )
+
+
+def _refuse_no_number(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise RecipeError(
+            f"The loss is no longer a number in step {step}. Try a lower learning rate."
+        )
 
 
 def _learned(config: TrainingConfig, examples: Sequence[Example]) -> int:
@@ -638,6 +642,7 @@ def _evaluate(run: Run) -> float:
             total += _loss(run, [[run.validation[index] for index in row] for row in mine])
     run.model.train()
     loss = float(run.device.reduce(total)) / _learned(run.config, run.validation)
+    _refuse_no_number(loss, run.progress.step)
     seconds = time.monotonic() - began
     run.report("evaluation", step=run.progress.step, loss=loss, seconds=seconds)
     return loss

@@ -25,6 +25,14 @@ def duration(seconds: float) -> str:
 
 
 @register.filter
+def energy(watt_hours: float) -> str:
+    """Say an amount of energy: 12.5 Wh, 6.1 kWh."""
+    if watt_hours < 1000:
+        return f"{watt_hours:.1f} Wh"
+    return f"{watt_hours / 1000:,.1f} kWh"
+
+
+@register.filter
 def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 

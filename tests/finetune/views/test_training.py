@@ -128,6 +128,7 @@ def test_the_preflight_estimates_a_run_on_the_card_that_is_chosen(
     hours = 6 * 10**18 / (312e12 * 0.35) / 3600
     assert estimate.cost == pytest.approx(1.5 * hours)
     assert "15 h 15 min" in chosen.content.decode()
+    assert "6.1 kWh" in chosen.content.decode()
     for wrong in ({"card": "Abacus"}, {"card": "L4", "price": "nan"}, {"price": "-1"}):
         assert page.get(here, wrong).status_code == 200
     TrainingRun.objects.update(preflight={"lines": [], "rows": REPORT["rows"], "contract": {}})
