@@ -237,9 +237,12 @@ def why_unserved(name: str) -> str:
     """
     if settings.MODEL_SERVER_KIND != "tgi":
         return ""
-    if name in loading.read_state(Path(settings.TGI_SUPERVISOR_DIR)).serving:
-        return ""
-    return f"The model server does not have the adapter “{name}” now."
+    try:
+        serving = loading.read_state(Path(settings.TGI_SUPERVISOR_DIR)).serving
+    except (OSError, ValueError) as error:
+        logger.error("the state of TGI's supervisor cannot be read: %s", error)
+        serving = ()
+    return "" if name in serving else f"The model server does not have the adapter “{name}” now."
 
 
 def _load(adapter: Adapter) -> None:
@@ -470,6 +473,19 @@ def take_back(activation: Activation, user: User | None, *, state: str, reason: 
         stopped = state == State.STOPPED
         action = AuditEvent.Action.STOPPED if stopped else AuditEvent.Action.ROLLED_BACK
         record(user, action, activation, because=reason, deployment=appended.pk)
+
+
+def leave_out(adapter: Adapter, user: User, *, reason: str) -> None:
+    """Take an adapter that answers nobody out of every chain, so that no way back leads to it.
+
+    In the transaction that deletes it.
+    """
+    _lock()
+    bases = ModelDeployment.objects.order_by().values_list("base_model", flat=True).distinct()
+    for base in list(bases):
+        if any(layer.adapter_name == adapter.name for layer in chain(base)):
+            _append_without(adapter.name, base, user, reason)
+            _settle(base)
 
 
 def _append_without(name: str, base: str, user: User | None, reason: str) -> ModelDeployment:

@@ -287,7 +287,7 @@ def delete_run(run: TrainingRun, user: User) -> None:
     """
     with transaction.atomic():
         run = TrainingRun.objects.select_for_update(of=("self",)).get(pk=run.pk)
-        adapter = Adapter.objects.filter(run=run).first()
+        adapter = Adapter.objects.select_for_update().filter(run=run).first()
         jobs = _jobs_of(run, adapter)
         if why := _why_keep(run, adapter, jobs):
             raise StillNeeded(why)
@@ -299,6 +299,7 @@ def delete_run(run: TrainingRun, user: User) -> None:
         folders = [folder_of(run)]
         if adapter is not None:
             folders.append(adapters_folder() / adapter.name)
+            activation.leave_out(adapter, user, reason=f"{adapter.name} was deleted.")
             adapter.activations.all().delete()
             adapter.delete()
         run.delete()

@@ -556,6 +556,7 @@ def register(run: TrainingRun, folder: Path) -> Adapter:
             "base_model": run.config["base_model"],
             "base_revision": manifest.get("base", {}).get("revision", ""),
             "kind": "dora" if run.config.get("use_dora") else run.config["adapter"],
+            "erasure_note": erased,
             "contract": {
                 server: contract.check_adapter(
                     folder, base, server, shards=run.config.get("shards", 1)

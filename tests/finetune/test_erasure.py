@@ -28,6 +28,7 @@ from kb.files import content_storage
 from kb.models import Collection, Job, ModelDeployment, User
 from tests.conftest import AddDocument
 from tests.finetune import rated
+from tests.finetune.activating import deployed
 from tests.finetune.test_snapshots import freeze, write_pair
 
 pytestmark = pytest.mark.django_db
@@ -429,6 +430,27 @@ def test_a_run_is_kept_while_something_needs_it(learned: Adapter, alice: User) -
     TrainingRun.objects.update(state="running")
     refused("under way")
     assert Adapter.objects.exists()
+
+
+def test_no_way_back_leads_to_a_deleted_adapter(
+    learned: Adapter, dataset: Dataset, alice: User
+) -> None:
+    first, last = (
+        register(
+            TrainingRun.objects.create(
+                snapshot=learned.run.snapshot, name="Other", state="succeeded"
+            ),
+            name,
+        )
+        for name in ("glacier-v2-0000000b", "glacier-v3-0000000c")
+    )
+    for adapter in (first, learned, last):
+        deployed(adapter, alice)
+
+    erasure.delete_run(learned.run, alice)
+
+    assert [layer.adapter_name for layer in activation.chain("tgi")] == [last.name, first.name]
+    assert Activation.objects.get(adapter=last).state == "deployed"
 
 
 def test_a_file_that_another_snapshot_has_too_stays(
