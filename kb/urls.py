@@ -37,6 +37,7 @@ urlpatterns = [
     path("messages/<int:pk>/edit/", answers.message_edit, name="message_edit"),
     path("messages/<int:pk>/regenerate/", answers.message_regenerate, name="message_regenerate"),
     path("messages/<int:pk>/rate/", answers.message_rate, name="message_rate"),
+    path("messages/<int:pk>/compare/", answers.message_compare, name="message_compare"),
     path("messages/<int:pk>/why/", answers.message_why, name="message_why"),
     path("search/", search.search_page, name="search"),
     path("source/citation/<int:pk>/", source.source_citation, name="source_citation"),

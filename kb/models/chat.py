@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from django.contrib.auth.models import AnonymousUser, Group
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The web process that produces an answer renews this; the sweeper ends what was left behind.
 ANSWER_LEASE = timedelta(seconds=30)
+PREFERRED = "Better than another answer to the question"
+NOT_PREFERRED = "Another answer to the question is better"
 
 
 class ModelDeploymentQuerySet(models.QuerySet["ModelDeployment"]):
@@ -175,6 +177,7 @@ class Message(models.Model):
 
     if TYPE_CHECKING:
         citations: RelatedManager["Citation"]
+        feedback: RelatedManager["Feedback"]
         children: RelatedManager["Message"]
 
     class Meta:
@@ -248,6 +251,16 @@ class Message(models.Model):
             user=user,
             defaults={"value": value, "reason": reason, "corrected_answer": corrected},
         )[0]
+
+    def take_rating_back(self, user: User) -> None:
+        self.feedback.filter(user=user).delete()
+
+    def prefer_to(self, other: "Message", user: User) -> None:
+        """Rate this answer right and the other wrong; what was said of them so before stays."""
+        with transaction.atomic():
+            for answer, value in ((self, Feedback.Value.UP), (other, Feedback.Value.DOWN)):
+                if not answer.feedback.filter(user=user, value=value).exists():
+                    answer.rate(user, value, reason=PREFERRED if value > 0 else NOT_PREFERRED)
 
 
 class CitationQuerySet(models.QuerySet["Citation"]):

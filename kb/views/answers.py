@@ -35,6 +35,11 @@ REASONS = [
     gettext_lazy("It does not answer the question"),
     gettext_lazy("It is hard to read"),
 ]
+MERITS = [
+    gettext_lazy("It is right and complete"),
+    gettext_lazy("It says what the sources say"),
+    gettext_lazy("It is short and clear"),
+]
 
 
 # --- How a turn is shown ----------------------------------------------------------------------
@@ -234,22 +239,79 @@ def _regenerate(request: PersonRequest, pk: int) -> Message:
 
 @require_http_methods(["GET", "POST"])
 def message_rate(request: PersonRequest, pk: int) -> HttpResponse:
-    """Keep what the person thinks of an answer; the form asks for a reason and a better answer."""
+    """Keep what the person thinks of an answer; 0 takes it back, the form asks for reasons."""
     answer = get_object_or_404(_answers(request), pk=pk)
     if request.method != "POST":
-        turn = turn_of(answer, request.user)
-        return render(request, "kb/_rate.html", {"turn": turn, "reasons": REASONS})
-    value = Feedback.Value.DOWN if request.POST.get("value") == "-1" else Feedback.Value.UP
-    parts = [*request.POST.getlist("reason"), request.POST.get("detail", "").strip()]
-    reason = ". ".join(part.rstrip(".") for part in parts if part)
-    answer.rate(request.user, value, reason=reason, corrected=request.POST.get("corrected", ""))
+        return render(request, "kb/_rate.html", _rating_form(request, answer))
+    said = _("Thank you. The curators see this.")
+    if request.POST.get("value") == "0":
+        answer.take_rating_back(request.user)
+        said = _("Your rating is taken back.")
+    else:
+        value = Feedback.Value.DOWN if request.POST.get("value") == "-1" else Feedback.Value.UP
+        parts = [*request.POST.getlist("reason"), request.POST.get("detail", "").strip()]
+        reason = ". ".join(part.rstrip(".") for part in parts if part)
+        answer.rate(request.user, value, reason=reason, corrected=request.POST.get("corrected", ""))
     if not request.htmx:
         return redirect("conversation", answer.conversation_id)
     response = render(request, "kb/_answer_actions.html", {"turn": turn_of(answer, request.user)})
-    response.headers["HX-Trigger"] = json.dumps(
-        {"toast": {"value": _("Thank you. The curators see this.")}, "close-sheet": ""}
-    )
+    response.headers["HX-Trigger"] = json.dumps({"toast": {"value": said}, "close-sheet": ""})
     return response
+
+
+def _rating_form(request: PersonRequest, answer: Message) -> dict[str, object]:
+    """Give what the form shows; what the person said before, if they rated it the same way."""
+    turn = turn_of(answer, request.user)
+    is_right = request.GET.get("value") == "1"
+    reasons = [str(reason) for reason in (MERITS if is_right else REASONS)]
+    value = Feedback.Value.UP if is_right else Feedback.Value.DOWN
+    given = turn.rating if turn.rating and turn.rating.value == value else None
+    said = given.reason.split(". ") if given else []
+    return {
+        "turn": turn,
+        "value": value,
+        "reasons": [(reason, reason in said) for reason in reasons],
+        "detail": ". ".join(part for part in said if part not in reasons),
+        "corrected": given.corrected_answer if given else "",
+    }
+
+
+@require_http_methods(["GET", "POST"])
+def message_compare(request: PersonRequest, pk: int) -> HttpResponse:
+    """Two answers to one question beside each other; choosing one rates both."""
+    answer = get_object_or_404(_answers(request), pk=pk)
+    others = list(_others(request, answer))
+    named = request.POST.get("over") or request.GET.get("with", "")
+    other = next((one for one in others if str(one.pk) == named), None)
+    if request.method == "POST":
+        if other is None:
+            raise Http404
+        answer.prefer_to(other, request.user)
+        messages.success(request, _("Thank you. The curators see which answer is better."))
+        address = reverse("conversation", args=[answer.conversation_id])
+        return go_to(request, f"{address}?leaf={answer.pk}#m{answer.pk}")
+    if not others:
+        raise Http404
+    if other is None:  # the one before it, or the one after the first
+        other = next((one for one in reversed(others) if one.pk < answer.pk), others[0])
+    pair = sorted((answer, other), key=lambda one: one.pk)
+    return render(
+        request,
+        "kb/_compare.html",
+        {
+            "question": answer.parent,
+            "answer": answer,
+            "turns": [turn_of(one, request.user) for one in pair],
+            "others": [turn_of(one, request.user) for one in others if one.pk != other.pk],
+        },
+    )
+
+
+def _others(request: PersonRequest, answer: Message) -> MessageQuerySet:
+    """Give the finished answers to the same question, oldest first."""
+    same = _answers(request).filter(parent=answer.parent_id).exclude(pk=answer.pk)
+    finished = same.filter(state__in=[Message.State.DONE, Message.State.STOPPED])
+    return finished.exclude(text="").order_by("pk")
 
 
 # --- Shared -----------------------------------------------------------------------------------

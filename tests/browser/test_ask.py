@@ -140,6 +140,25 @@ def test_an_answer_is_rated_up_and_then_down_with_a_reason(alice: User, visit: V
     assert rated.corrected_answer == "In late August."
 
 
+def test_a_rating_is_explained_and_taken_back(alice: User, visit: Visit) -> None:
+    page = visit(alice)
+    ask(page)
+    up = page.get_by_role("button", name="This answer is right")
+    up.click()
+    page.get_by_role("link", name="Say why").click()
+    dialog = page.get_by_role("dialog", name="What is right about this answer?")
+    dialog.get_by_label("It is short and clear").check()
+    dialog.get_by_role("button", name="Send").click()
+    expect(dialog).not_to_be_visible()
+    expect(page.get_by_role("link", name="Your reason")).to_be_visible()
+    assert Feedback.objects.get().reason == "It is short and clear"
+
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".toast").last).to_contain_text("taken back")
+    assert not Feedback.objects.exists()
+
+
 def test_an_answer_is_copied_with_its_markers(alice: User, visit: Visit) -> None:
     page = visit(alice)
     ask(page)

@@ -4,12 +4,12 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from finetune import drafting, triage
 from finetune.drafts import Style
 from finetune.models import Dataset, InstructionPair, KnowledgeGap, TriageItem
-from kb.models import Collection, Job, User
+from kb.models import Collection, Job, Message, User
 from tests.browser.conftest import PHONE, Accessible, Visit, press
 from tests.browser.test_ask import ICE, ask
 from tests.conftest import AddDocument
@@ -94,6 +94,49 @@ def test_a_regenerate_choice_becomes_a_preference_pair(
     page.goto(f"/curate/pair/{pair.pk}/")
     expect(page.get_by_role("heading", name="Rejected output")).to_be_visible()
     expect(page.locator(".source-passage").first).to_contain_text("The glacier melts")
+
+
+def test_a_choice_side_by_side_becomes_a_preference_pair(
+    alice: User, visit: Visit, accessible: Accessible
+) -> None:
+    page = visit(alice)
+    ask(page)
+    expect(page.get_by_role("link", name="Compare")).to_have_count(0)
+    page.get_by_role("button", name="Answer again").click()
+    expect(page.locator(".answer .branches")).to_contain_text("2 / 2")
+    expect(page.locator(".answer-foot")).to_have_count(1)
+    first, second = Message.objects.filter(role="assistant").order_by("pk")
+    second.text = "The glacier melts when the summer is late. [1]"
+    second.save(update_fields=["text"])
+    page.get_by_role("link", name="Compare").click()
+
+    dialog = page.get_by_role("dialog", name="Which answer is better?")
+    left, right = (dialog.get_by_role("region", name=f"Answer {n}") for n in (1, 2))
+    expect(left).to_contain_text("melts in late summer")
+    expect(right).to_contain_text("when the summer is late")
+    assert top(left) == top(right), "beside each other"
+    accessible(page)
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    assert top(left) < top(right), "one below the other"
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    left.get_by_role("button", name="This one is better").click()
+
+    expect(page).to_have_url(re.compile(rf"leaf={first.pk}"))
+    expect(page.locator(".answer .branches")).to_contain_text("1 / 2")
+    expect(page.get_by_role("button", name="This answer is right")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    triage.collect()
+    pair = InstructionPair.objects.get()
+    assert pair.origin == InstructionPair.Origin.PREFERENCE
+    assert "melts in late summer" in pair.output
+    assert "when the summer is late" in pair.rejected
+
+
+def top(part: Locator) -> float:
+    box = part.bounding_box()
+    assert box
+    return box["y"]
 
 
 def test_what_nobody_wrote_down_is_told_listed_and_assigned(alice: User, visit: Visit) -> None:

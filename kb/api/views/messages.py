@@ -147,7 +147,7 @@ class Rating(ApiView):
     @extend_schema(responses={204: None})
     def delete(self, request: CallerRequest, pk: int) -> Response:
         """Take your rating back."""
-        _answer(request.user, pk).feedback.filter(user=request.user).delete()
+        _answer(request.user, pk).take_rating_back(request.user)
         return Response(status=204)
 
 

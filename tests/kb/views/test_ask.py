@@ -414,6 +414,84 @@ def test_a_rating_redraws_the_buttons(page: Client, alice: User) -> None:
     assert "toast" in response["HX-Trigger"]
 
 
+def test_a_rating_is_taken_back(page: Client, alice: User) -> None:
+    answer = talk(alice).messages.get(role="assistant")
+    address = f"/messages/{answer.pk}/rate/"
+    for value in ("1", "-1"):
+        page.post(address, {"value": value})
+        pressed = page.get(f"/c/{answer.conversation_id}/").content.decode()
+        assert pressed.count('name="value" value="0"') == 1
+
+        page.post(address, {"value": "0"})
+        assert not Feedback.objects.exists()
+
+
+def test_the_form_asks_for_what_fits_the_rating_and_remembers_what_was_said(
+    page: Client, alice: User
+) -> None:
+    answer = talk(alice).messages.get(role="assistant")
+    address = f"/messages/{answer.pk}/rate/"
+    page.post(
+        address,
+        {"value": "1", "reason": ["It is short and clear"], "detail": "so", "corrected": "Forty."},
+    )
+
+    right = page.get(address, {"value": "1"}).content.decode()
+    assert "What is right about this answer?" in right
+    assert 'value="It is short and clear" checked' in right
+    assert 'value="so"' in right
+    assert ">Forty.</textarea>" in right
+    wrong = page.get(address).content.decode()
+    assert "What is wrong with this answer?" in wrong
+    assert 'name="reason" value="It is wrong" >' in wrong
+    assert "Forty." not in wrong
+
+
+@pytest.fixture
+def two_answers(alice: User) -> tuple[Message, Message]:
+    first = talk(alice).messages.get(role="assistant")
+    second = Message.objects.create(
+        conversation=first.conversation, parent=first.parent, role="assistant", text="Forty days."
+    )
+    return first, second
+
+
+def test_choosing_between_two_answers_rates_both(
+    page: Client, alice: User, two_answers: tuple[Message, Message]
+) -> None:
+    first, second = two_answers
+    shown = page.get(f"/messages/{second.pk}/compare/").content.decode()
+    assert shown.count("This one is better") == 2
+    assert "Forty days." in shown
+    second.rate(alice, -1, reason="It is wrong")
+
+    chosen = page.post(f"/messages/{first.pk}/compare/", {"over": second.pk})
+
+    assert chosen["Location"] == f"/c/{first.conversation_id}/?leaf={first.pk}#m{first.pk}"
+    ratings = dict(Feedback.objects.values_list("message", "value"))
+    assert ratings == {first.pk: 1, second.pk: -1}
+    assert second.feedback.get().reason == "It is wrong"
+
+    page.post(f"/messages/{second.pk}/compare/", {"over": first.pk})
+    ratings = dict(Feedback.objects.values_list("message", "value"))
+    assert ratings == {first.pk: -1, second.pk: 1}
+
+
+def test_an_answer_is_compared_with_another_to_its_question_only(
+    page: Client, alice: User, bob: User, two_answers: tuple[Message, Message]
+) -> None:
+    first, _second = two_answers
+    alone, foreign = talk(alice), talk(bob)
+    for other in (alone, foreign):
+        answer = other.messages.get(role="assistant")
+        address = f"/messages/{answer.pk}/compare/"
+        assert page.get(address).status_code == 404
+        assert page.post(address, {"over": first.pk}).status_code == 404
+        refused = page.post(f"/messages/{first.pk}/compare/", {"over": answer.pk})
+        assert refused.status_code == 404
+    assert not Feedback.objects.exists()
+
+
 def test_a_conversation_is_renamed_and_deleted(page: Client, alice: User) -> None:
     conversation = talk(alice)
 
