@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from django.db import transaction
@@ -44,10 +44,11 @@ NO_TEXT = (
 class Draft:
     """A version read and cut, before it is published. The sequences have one entry a passage.
 
-    `texts`: what is embedded and indexed. `hashes`: their SHA-256. `languages`: PostgreSQL's names.
+    `title_before`: the document's title when the reading began. `texts`: what is embedded and indexed. `hashes`: their SHA-256. `languages`: PostgreSQL's names.
     """
 
     read: Extraction
+    title_before: str
     title: str
     language: str
     passages: Sequence[Passage]
@@ -67,7 +68,7 @@ def ingest(job: Job) -> None:
         with job.heartbeat():
             draft = _read(job, version)
             space = EmbeddingSpace.objects.ensure(get_backend("EMBEDDER"))
-            vectors, embedded = _embed(job, space, draft)
+            vectors, embedded = _embed(job, space, draft.hashes, draft.texts)
             _publish(job, version, draft, space, vectors, embedded)
     except DocumentUnreadable as error:
         _fail(job, version.document, str(error), code=error.code)
@@ -90,7 +91,9 @@ def _read(job: Job, version: DocumentVersion) -> Draft:
     )
     read = extraction.extract(Path(version.file.path), document.name)
     # A title that people have seen, or changed, stays: it is part of what is embedded.
-    title = document.title if document.current_version_id else read.title or document.title
+    is_given = document.title != PurePath(document.name).stem
+    keeps = is_given or document.current_version_id is not None
+    title = document.title if keeps else read.title or document.title
     count_tokens = get_backend("EMBEDDER").count_tokens
     passages = chunking.split(read.pages, count_tokens=count_tokens, title=title)
     if not passages:
@@ -99,6 +102,7 @@ def _read(job: Job, version: DocumentVersion) -> Draft:
     language = languages.detect(document_text(read.pages)[:20_000])
     return Draft(
         read=read,
+        title_before=document.title,
         title=title[:500],
         language=language,
         passages=passages,
@@ -108,11 +112,13 @@ def _read(job: Job, version: DocumentVersion) -> Draft:
     )
 
 
-def _embed(job: Job, space: EmbeddingSpace, draft: Draft) -> tuple[dict[str, np.ndarray], int]:
+def _embed(
+    job: Job, space: EmbeddingSpace, hashes: Sequence[str], texts: Sequence[str]
+) -> tuple[dict[str, np.ndarray], int]:
     """Find or compute the vector of each text hash; the number says how many were computed."""
-    vectors = Embedding.objects.known(space, draft.hashes)
+    vectors = Embedding.objects.known(space, hashes)
     vectors.update(PendingVector.objects.known(job, space))
-    by_hash = dict(zip(draft.hashes, draft.texts, strict=True))
+    by_hash = dict(zip(hashes, texts, strict=True))
     missing = [(h, text) for h, text in by_hash.items() if h not in vectors]
     done, embedder = len(by_hash) - len(missing), get_backend("EMBEDDER")
     job.report("embedding", done, len(by_hash))
@@ -207,8 +213,9 @@ def _create_chunks(version: DocumentVersion, document: Document, draft: Draft) -
 
 
 def _show(version: DocumentVersion, document: Document, draft: Draft) -> None:
+    is_renamed = document.title != draft.title_before  # by a person, while it was read
     document.current_version = version
-    document.title = draft.title
+    document.title = document.title if is_renamed else draft.title
     document.language = draft.language
     document.media_type = extraction.media_type_of(Path(version.file.path), document.name)
     document.page_count = len(draft.read.pages)
@@ -217,6 +224,8 @@ def _show(version: DocumentVersion, document: Document, draft: Draft) -> None:
     if document.newest_version.pk == version.pk:
         document.state = Document.State.READY
     document.save()
+    if is_renamed:
+        document.queue_title()
 
 
 def _fail(job: Job, document: Document, sentence: str, *, code: str) -> None:
@@ -238,6 +247,55 @@ def fail_exhausted() -> int:
         else:
             _fail(job, version.document, sentence, code="exhausted")
     return len(jobs)
+
+
+def retitle(job: Job) -> None:
+    """Embed and index the passages of a renamed document under its title, as a new version would.
+
+    Until then they are found by the title before. What was renamed again or cut anew meanwhile is
+    left alone: it has a job of its own, or needs none.
+    """
+    with job.settled(broken=BROKEN, away=EmbeddingError):
+        with job.heartbeat():
+            waiting = Chunk.objects.filter(document__title_job=job).select_related("document")
+            chunks = list(waiting.order_by("position"))
+            texts = [
+                chunking.embedding_text(c.document.title, c.heading_path, c.text) for c in chunks
+            ]
+            hashes = [chunking.text_hash(text) for text in texts]
+            space = EmbeddingSpace.objects.ensure(get_backend("EMBEDDER"))
+            vectors, _ = _embed(job, space, hashes, texts)
+        with job.publishing():
+            if _serve_still(job, chunks):
+                _replace(space, chunks, hashes, texts, vectors)
+            PendingVector.objects.filter(job=job).delete()
+
+
+def _serve_still(job: Job, chunks: Sequence[Chunk]) -> bool:
+    """Lock the document of the job; False when its title or its passages are others by now."""
+    document = Document.objects.select_for_update().filter(title_job=job).first()
+    if document is None:
+        return False
+    ids = document.chunks.order_by("position").values_list("pk", flat=True)
+    return list(ids) == [chunk.pk for chunk in chunks]
+
+
+def _replace(
+    space: EmbeddingSpace,
+    chunks: Sequence[Chunk],
+    hashes: Sequence[str],
+    texts: Sequence[str],
+    vectors: dict[str, np.ndarray],
+) -> None:
+    """Give chunks that stay what they are found by now."""
+    for chunk, text_hash in zip(chunks, hashes, strict=True):
+        chunk.text_hash = text_hash
+    Chunk.objects.bulk_update(chunks, ["text_hash"], batch_size=1000)
+    ids = [chunk.pk for chunk in chunks]
+    Embedding.objects.filter(chunk__in=ids, space=space).delete()
+    Embedding.objects.copy(space, [(c.pk, vectors[c.text_hash]) for c in chunks])
+    Posting.objects.filter(chunk__in=ids).delete()
+    Posting.objects.index(chunks, texts)
 
 
 def reembed(job: Job) -> None:

@@ -17,6 +17,7 @@ HINT_EXPIRES_S = 60
 JOURNEYS: dict[str, Callable[[Job], None]] = {
     Job.Kind.INGEST: ingestion.ingest,
     Job.Kind.REEMBED: ingestion.reembed,
+    Job.Kind.RETITLE: ingestion.retitle,
     Job.Kind.IMPORT: importing.import_pairs,
     Job.Kind.DRAFT: drafting.draft,
     Job.Kind.CLEAN: duplicates.clean,

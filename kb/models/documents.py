@@ -223,6 +223,8 @@ class Document(models.Model):
     current_version = models.ForeignKey(
         "kb.DocumentVersion", models.SET_NULL, null=True, blank=True, related_name="+"
     )
+    # Brings the present title into what its passages are found by.
+    title_job = models.ForeignKey(Job, models.SET_NULL, null=True, blank=True, related_name="+")
     page_count = models.PositiveIntegerField(default=0)
     chunk_count = models.PositiveIntegerField(default=0)
     added_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
@@ -276,6 +278,28 @@ class Document(models.Model):
             job=Job.objects.create(kind=Job.Kind.INGEST),
         )
 
+    def rename(self, title: str) -> None:
+        """Change the title, and queue that its passages are found by it.
+
+        The caller sends the workers a hint after commit.
+        """
+        with transaction.atomic():
+            locked = Document.objects.select_for_update().get(pk=self.pk)
+            if locked.title != title:
+                self.title = locked.title = title
+                locked.save(update_fields=["title"])
+                locked.queue_title()
+                self.title_job = locked.title_job
+
+    def queue_title(self) -> None:
+        """Queue that passages cut under another title are found by the present one.
+
+        A job for an earlier title finds out by itself that it is not wanted any more.
+        """
+        if self.current_version_id:
+            self.title_job = Job.objects.create(kind=Job.Kind.RETITLE)
+            self.save(update_fields=["title_job"])
+
     def retry(self) -> bool:
         """Read the newest version again after it failed; False when it has not failed."""
         with transaction.atomic():
@@ -291,6 +315,7 @@ class Document(models.Model):
             versions = list(self.versions.all())
             names = {str(version.file.name) for version in versions}
             jobs = [version.job_id for version in versions]
+            jobs += [self.title_job_id] if self.title_job_id else []
             self.delete()
             Job.objects.filter(pk__in=jobs).delete()
             transaction.on_commit(lambda: delete_unused_files(names))

@@ -88,6 +88,7 @@ class Job(models.Model):
     class Kind(models.TextChoices):
         INGEST = "ingest", "Ingest a document"
         REEMBED = "reembed", "Embed everything with another model"
+        RETITLE = "retitle", "Index a renamed document"
         IMPORT = "import", "Import pairs"
         CLEAN = "clean", "Look for duplicates and flags"
         DRAFT = "draft", "Draft pairs from passages"

@@ -139,7 +139,11 @@ def document_edit(request: PersonRequest, pk: int) -> HttpResponse:
     found = _writable(request, pk)
     form = DocumentForm(request.POST or None, instance=found)
     if request.method == "POST" and form.is_valid():
-        form.save()
+        found = _writable(request, pk)
+        found.rename(form.cleaned_data["title"])
+        found.tags = form.cleaned_data["tags"]
+        found.save(update_fields=["tags"])
+        tasks.hint_workers()
         messages.success(request, _("Saved."))
         return go_to(request, "document", pk)
     return render(

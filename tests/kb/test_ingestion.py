@@ -1,5 +1,6 @@
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
-from kb import ingestion
+from kb import ingestion, search
 from kb.backends import get_backend
 from kb.embedders import EmbeddingError
 from kb.models import (
@@ -94,6 +95,136 @@ def test_the_old_version_serves_until_the_new_one_is_ready(
     document.refresh_from_db()
     assert (document.state, document.current_version) == (Document.State.QUEUED, old)
     assert document.chunks.exists()
+
+
+# --- Another title ----------------------------------------------------------------------------
+
+
+def retitle() -> None:
+    while job := Job.objects.claim(Job.Kind.RETITLE):
+        ingestion.retitle(job)
+
+
+def found_by_word(user: User, query: str) -> list[int]:
+    return [hit.document_id for hit in search.search(user, query) if hit.text_score]
+
+
+def test_a_renamed_document_is_found_by_its_title_and_keeps_its_passages(
+    add_document: AddDocument, alice: User
+) -> None:
+    document = add_document("guide.md", GUIDE)
+    before = list(document.chunks.order_by("pk").values_list("pk", "text"))
+    document.rename("Andermatt in summer")
+    retitle()
+    vectors = {e.chunk_id: list(e.vector) for e in Embedding.objects.all()}
+
+    document.rename("Zermatt in winter")
+    retitle()
+
+    assert found_by_word(alice, "Zermatt") == [document.pk] * len(before)
+    assert not found_by_word(alice, "Andermatt")
+    assert list(document.chunks.order_by("pk").values_list("pk", "text")) == before
+    assert all(list(e.vector) != vectors[e.chunk_id] for e in Embedding.objects.all())
+    assert Embedding.objects.count() == len(before)
+    assert not Job.objects.exclude(state=Job.State.DONE).exists()
+    assert not PendingVector.objects.exists()
+
+
+def test_a_new_version_of_a_renamed_document_embeds_only_what_changed(
+    add_document: AddDocument,
+) -> None:
+    document = add_document("guide.md", GUIDE)
+    document.rename("Zermatt in winter")
+    retitle()
+
+    document = add_document("guide.md", GUIDE.replace("September", "October"))
+
+    assert document.title == "Zermatt in winter"
+    assert document.current_version.embedded_count == 1
+
+
+def test_of_two_titles_only_the_last_is_indexed(add_document: AddDocument, alice: User) -> None:
+    document = add_document("guide.md", GUIDE)
+    document.rename("Zermatt")
+    earlier = Job.objects.claim(Job.Kind.RETITLE)
+    assert earlier is not None
+    document.rename("Andermatt")
+
+    retitle()
+    ingestion.retitle(earlier)
+
+    assert found_by_word(alice, "Andermatt")
+    assert not found_by_word(alice, "Zermatt")
+    assert not Job.objects.exclude(state=Job.State.DONE).exists()
+
+
+def test_passages_that_were_cut_anew_meanwhile_are_left_alone(
+    add_document: AddDocument, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = add_document("guide.md", GUIDE)
+    document.rename("Zermatt")
+    job = Job.objects.claim(Job.Kind.RETITLE)
+    assert job is not None
+    embed = ingestion._embed
+
+    def embed_while_a_version_is_published(*args: Any) -> Any:
+        monkeypatch.setattr(ingestion, "_embed", embed)
+        add_document("guide.md", "# Birds\n\nThe wheatear nests under stones.\n")
+        return embed(*args)
+
+    monkeypatch.setattr(ingestion, "_embed", embed_while_a_version_is_published)
+    ingestion.retitle(job)
+
+    assert Chunk.objects.count() == Embedding.objects.count() == 1
+    assert found_by_word(alice, "Zermatt") == [document.pk]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_title_given_while_the_file_is_read_stays_and_is_indexed(
+    is_first: bool,
+    add_document: AddDocument,
+    collection: Collection,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not is_first:
+        add_document("guide.md", GUIDE)
+    embed = ingestion._embed
+
+    def embed_while_it_is_renamed(*args: Any) -> Any:
+        monkeypatch.setattr(ingestion, "_embed", embed)
+        collection.documents.get().rename("Zermatt")
+        return embed(*args)
+
+    monkeypatch.setattr(ingestion, "_embed", embed_while_it_is_renamed)
+    document = add_document("guide.md", GUIDE.replace("September", "October"))
+    retitle()
+
+    document.refresh_from_db()
+    assert document.title == "Zermatt"
+    assert len(found_by_word(alice, "Zermatt")) == document.chunk_count == 2
+
+
+def test_a_title_given_before_the_file_is_read_stays(
+    add_document: AddDocument, alice: User
+) -> None:
+    document = add_document("guide.md", GUIDE, wait=False)
+    document.rename("Zermatt")
+    assert not Job.objects.filter(kind=Job.Kind.RETITLE).exists()
+    work_off()
+
+    document.refresh_from_db()
+    assert document.title == "Zermatt"
+    assert found_by_word(alice, "Zermatt")
+
+
+def test_a_deleted_document_leaves_no_job_for_its_title(add_document: AddDocument) -> None:
+    document = add_document("guide.md", GUIDE)
+    document.rename("Zermatt")
+
+    document.remove()
+
+    assert not Job.objects.exists()
 
 
 def test_a_new_version_that_cannot_be_read_leaves_the_old_one_serving(

@@ -86,7 +86,11 @@ class OneDocument(ApiView):
     def patch(self, request: CallerRequest, pk: int) -> Response:
         """Change a document's title or tags."""
         document, wanted = _writable(request.user, pk), self.body(DocumentChange)
-        Document.objects.filter(pk=document.pk).update(**wanted)
+        if "title" in wanted:
+            document.rename(wanted.pop("title"))
+            tasks.hint_workers()
+        if wanted:
+            Document.objects.filter(pk=document.pk).update(**wanted)
         return Response(_shown(request.user, pk))
 
     @extend_schema(responses={204: None})

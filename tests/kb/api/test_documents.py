@@ -157,6 +157,7 @@ def test_title_and_tags_change_and_nothing_else(as_alice: ApiClient, document: D
     changed = as_alice.patch(address, {"title": "Ice", "tags": ["a", "a"]}, content_type=JSON)
 
     assert (changed.json()["title"], changed.json()["tags"]) == ("Ice", ["a"])
+    assert Job.objects.filter(kind=Job.Kind.RETITLE).count() == 1
     for field in ("collection", "name", "state", "media_type", "added_by"):
         refused = as_alice.patch(address, {field: "x"}, content_type=JSON)
         assert refused.json()["errors"][0]["field"] == field

@@ -400,6 +400,10 @@ def test_title_and_tags_are_changed(page: Client, add_document: AddDocument) -> 
 
     document.refresh_from_db()
     assert (document.title, document.tags) == ("Ice", ["a", "b"])
+    assert Job.objects.filter(kind=Job.Kind.RETITLE).count() == 1
+
+    page.post(reverse("document_edit", args=[document.pk]), {"title": "Ice", "tags": "c"})
+    assert Job.objects.filter(kind=Job.Kind.RETITLE).count() == 1
 
 
 def test_replacing_keeps_the_name_and_says_when_nothing_changed(
