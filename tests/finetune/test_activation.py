@@ -324,6 +324,8 @@ def test_tgi_is_never_sent_a_name_that_its_supervisor_does_not_serve(
     loading.write_state(tmp_path, served, {})
     assert activation.why_unserved(NAMES["a"])
     assert activation.why_unserved(NAMES["b"]) == ""
+    (tmp_path / "state.json").write_text("damaged")
+    assert activation.why_unserved(NAMES["b"])
     settings.MODEL_SERVER_KIND = "own"
     assert activation.why_unserved(NAMES["a"]) == "", "it refuses an unknown name itself"
 
