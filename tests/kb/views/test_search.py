@@ -179,6 +179,6 @@ def test_a_page_of_hits_costs_the_same_queries_however_many(
     for number in range(12):
         make_document(collection, f"{number}", [f"Glacier {number} melts.", "Ice."])
 
-    with django_assert_max_num_queries(22):
+    with django_assert_max_num_queries(14):
         html = page.get("/search/", {"q": "glacier"}).content.decode()
     assert html.count("data-hit") == 10
