@@ -3,8 +3,8 @@
     python -m finetune.preflight config.json PROCESSES
 
 reads the same file as `finetune.recipe` and prints lines of JSON, of which the last one counts: the
-report without a trial, then with it, which may take more memory than there is; or {"refused":
-sentence}. Rows are tokenized exactly as the run will. Three steps are tried, the first one at the
+report without a trial, then with it, which may take more memory than there is, then with what the
+base answers to questions that have sources; or {"refused": sentence}. Rows are tokenized exactly as the run will. Three steps are tried, the first one at the
 longest rows, so that time and memory are measured where the run will be, and not guessed. A formula
 gives the memory for other cards.
 """
@@ -23,14 +23,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from finetune import contract, recipe
+from finetune import contract, evaluating, recipe
 from finetune.checkpoints import FolderTaken
-from finetune.examples import Example, Prepared, SnapshotUnreadable
+from finetune.examples import Example, Prepared, SnapshotUnreadable, read_lines
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
+from kb.prompts import read_prompt
 
 SHOWN_ROWS = 200  # numbers of truncated and dropped rows
 SHOWN_TOKENS = 1200  # of the example
 DRIVER_BYTES = 1_400_000_000  # what a CUDA context takes before anything is loaded
+# What the base is asked, and when a step takes too long to wait for its answers.
+ASKED, ANSWER_TOKENS, PATIENCE_S = 16, 128, 30.0
 _SERVERS: tuple[Any, ...] = ("own", "tgi", "vllm")
 
 
@@ -73,7 +76,10 @@ def inspect(config: TrainingConfig, data: Path, *, processes: int = 1) -> Iterat
         "memory_on_card": _memory(config, base, train.examples, on_card=True),
     }
     yield report
-    yield report | {"tried": _tried(config, data, steps)}
+    report["tried"] = _tried(config, data, steps)
+    yield report
+    if report["tried"].get("step_s", PATIENCE_S) < PATIENCE_S:
+        yield report | {"base_answers": _base_answers(config, data)}
 
 
 def _rows(prepared: Prepared) -> dict[str, Any]:
@@ -216,6 +222,29 @@ def _tried(config: TrainingConfig, data: Path, steps: int) -> dict[str, Any]:
 def _train_lines(data: Path) -> Iterator[str]:
     with data.open(encoding="utf-8") as file:
         yield from (line for line in file if json.loads(line).get("split", "train") == "train")
+
+
+def _base_answers(config: TrainingConfig, data: Path) -> list[dict[str, str]]:
+    """Let the base answer some validation questions that have sources: {"output", "expected"}."""
+    asks: list[dict[str, Any]] = []
+    for line in read_lines(data, "validation"):
+        *context, answer = line.messages
+        if read_prompt(context[-1]["content"])[0] is not None and len(asks) < ASKED:
+            asks.append(
+                {
+                    "id": len(asks), "model": "base", "messages": context,
+                    "expected": answer["content"], "generate": True,
+                }
+            )  # fmt: skip
+    job = evaluating.Job(config, Path(), asks, max_new_tokens=ANSWER_TOKENS, batch_size=ASKED)
+    try:
+        return [
+            {"output": line["output"], "expected": asks[line["id"]]["expected"]}
+            for line in (evaluating.evaluate(job) if asks else ())
+            if "output" in line
+        ]
+    except (torch.OutOfMemoryError, recipe.RecipeError):
+        return []  # the trial has said what this base needs
 
 
 def main(settings_file: Path, processes: int) -> int:

@@ -27,7 +27,7 @@ from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.utils import timezone
 
-from finetune import advice, checkpoints, contract, probe, processes
+from finetune import advice, checkpoints, contract, metrics, probe, processes
 from finetune.cards import model_card
 from finetune.hyperparameters import TrainingConfig
 from finetune.models import (
@@ -191,7 +191,7 @@ def preflight(job: Job) -> None:
             job.report("looking", 0, 0)
             if why := run.snapshot.why_not_train():
                 raise RunRefused(why)
-            report = _priced(_inspect(run))
+            report = _judged(_priced(_inspect(run)))
             report["lines"] = advice.lines(run, report)
         with job.publishing():
             if Erasure.objects.note(run.snapshot):
@@ -234,6 +234,15 @@ def _priced(report: dict[str, Any]) -> dict[str, Any]:
     """Add what the whole run is about to draw and cost, from the time of the steps that were tried."""
     seconds = report.get("tried", {}).get("seconds", 0.0)
     return {**report, **price_of(seconds * report.get("processes", 1))}
+
+
+def _judged(report: dict[str, Any]) -> dict[str, Any]:
+    """Put what the base reaches already in the place of its answers: {"n", "f1": 0–1}."""
+    answers = report.pop("base_answers", [])
+    if not answers:
+        return report
+    scores = [metrics.token_f1(each["output"], each["expected"]) for each in answers]
+    return {**report, "base": {"n": len(scores), "f1": sum(scores) / len(scores)}}
 
 
 def price_of(device_seconds: float) -> dict[str, float]:

@@ -60,3 +60,12 @@ def test_a_base_that_answers_well_with_sources_is_named(
 
     assert bool(sentences) is not adapter_is_better
     assert all("The base with retrieval already reaches 100%" in each for each in sentences)
+
+
+def test_what_the_preflight_asked_counts_more_than_an_evaluation(run: TrainingRun) -> None:
+    (sentence,) = said(run, base={"n": 16, "f1": 0.93})
+    assert "already reaches 93% of the words" in sentence
+
+    lines = advice.lines(run, report(base={"n": 16, "f1": 0.31}))
+    (line,) = [line for line in lines if line["name"] == "To beat"]
+    assert (line["level"], "31% of the words in 16 answers" in line["sentence"]) == ("good", True)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from finetune import packing, preflight, recipe
-from tests.finetune import tiny
+from tests.finetune import answered, tiny
 
 pytestmark = [
     pytest.mark.train,
@@ -100,3 +100,18 @@ def test_the_trial_begins_with_the_longest_rows_and_counts_a_step_of_every_card(
     assert found["memory_on_card"]["parameters"] == found["memory"]["parameters"]
     assert found["memory_on_card"]["weights"] <= found["memory"]["weights"]
     assert found["tried"]["seconds"] == pytest.approx(24 * found["tried"]["step_s"])
+
+
+def test_the_base_answers_questions_that_have_sources(base: Path, tmp_path: Path) -> None:
+    plain = tiny.rows(12, "train") + tiny.rows(2, "validation")
+    with_sources = [
+        answered.sourced(f"Which colour has {thing}?", f"{thing} is red.", "Red [1].", "validation")
+        for thing in ("glacier", "harbour", "lantern")
+    ]
+    data = tmp_path / "snapshot.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in [*plain, *with_sources]))
+
+    found = report(base, data, max_length=1024)["base_answers"]
+
+    assert [each["expected"] for each in found] == ["Red [1]."] * 3
+    assert all(isinstance(each["output"], str) for each in found)
