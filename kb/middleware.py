@@ -47,14 +47,15 @@ def refuse_nul(get_response):  # type: ignore[no-untyped-def]
             _refuse_in_address(request)
             return await get_response(request)
 
-    else:
+        middleware.process_view = _refuse_in_form  # type: ignore[attr-defined]
+        return middleware
 
-        def middleware(request: HttpRequest) -> HttpResponse:
-            _refuse_in_address(request)
-            return get_response(request)
+    def sync_middleware(request: HttpRequest) -> HttpResponse:
+        _refuse_in_address(request)
+        return get_response(request)
 
-    middleware.process_view = _refuse_in_form
-    return middleware
+    sync_middleware.process_view = _refuse_in_form  # type: ignore[attr-defined]
+    return sync_middleware
 
 
 def _refuse_in_address(request: HttpRequest) -> None:
