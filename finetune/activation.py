@@ -24,6 +24,7 @@ from finetune.hyperparameters import Server
 from finetune.models import Activation, Adapter, AuditEvent, Evaluation
 from finetune.training import adapters_folder
 from kb.backends import get_backend
+from kb.generators.chat_completions import STARTING
 from kb.models import Job, ModelDeployment, User
 from kb.models.jobs import LeaseLost
 
@@ -238,11 +239,15 @@ def why_unserved(name: str) -> str:
     if settings.MODEL_SERVER_KIND != "tgi":
         return ""
     try:
-        serving = loading.read_state(Path(settings.TGI_SUPERVISOR_DIR)).serving
+        state = loading.read_state(Path(settings.TGI_SUPERVISOR_DIR))
     except (OSError, ValueError) as error:
         logger.error("the state of TGI's supervisor cannot be read: %s", error)
-        serving = ()
-    return "" if name in serving else f"The model server does not have the adapter “{name}” now."
+        return STARTING
+    if name in state.serving:
+        return ""
+    if not state.instances:
+        return STARTING
+    return f"The model server does not have the adapter “{name}” now."
 
 
 def _load(adapter: Adapter) -> None:

@@ -4,7 +4,8 @@ Compared are the answers of the adapter since it was deployed with all other gen
 from 30 days before on. It is stopped when the 99 % intervals of the two shares of bad ratings, or
 of failed answers, lie apart, the wrong way round and by at least `MARGIN`, with at least `LEAST`
 ratings or answers on its side. 99 %, because it is looked at again and again. Where there is too
-little to compare with, a clear majority of bad ones stops it. docs/serve.md
+little to compare with, a clear majority of bad ones stops it. Answers that failed because the whole
+server was away count on no side. docs/serve.md
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from finetune.activation import ActivationRefused, take_back
 from finetune.intervals import Z_95, Z_99, Share, wilson
 from finetune.models import Activation
 from kb.backends import get_backend
+from kb.generators.chat_completions import AWAY
 from kb.models import Feedback, Message
 
 BEFORE = timedelta(days=30)
@@ -61,10 +63,14 @@ def compare(activation: Activation) -> Comparison:
 
 
 def count(answers: QuerySet[Message]) -> Answers:
-    """Count finished answers; one that a person stopped counts as answered."""
+    """Count finished answers; one that a person stopped counts as answered.
+
+    One that failed because the server was away says nothing about a model and is left out.
+    """
     state = Message.State
     bad = Q(feedback__value=Feedback.Value.DOWN)
-    counted = answers.filter(state__in=[state.DONE, state.STOPPED, state.FAILED]).aggregate(
+    ended = answers.filter(state__in=[state.DONE, state.STOPPED, state.FAILED])
+    counted = ended.exclude(state=state.FAILED, error__in=AWAY).aggregate(
         answered=Count("pk", distinct=True),
         failed=Count("pk", filter=Q(state=state.FAILED), distinct=True),
         rated=Count("feedback", distinct=True),

@@ -109,13 +109,14 @@ class SupervisorState:
     """What the supervisor tells: names that serve now, and why others do not.
 
     `revision` is the newest of the wanted lists that it has read. `proved`: names that passed its
-    probe once.
+    probe once. `instances`: how many serve; 0 while the server starts.
     """
 
     serving: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     proved: tuple[str, ...] = ()
+    instances: int = 0
 
 
 class SupervisedLoader:
@@ -185,6 +186,7 @@ def read_state(folder: Path) -> SupervisorState:
         dict(data.get("refused", {})),
         data.get("revision", 0),
         tuple(data.get("proved", ())),
+        data.get("instances", 0),
     )
 
 

@@ -381,7 +381,11 @@ class Supervisor:
         names = sorted(set.intersection(*sets)) if self.serving else []
         running = {str(i.process.pid): processes.started_at(i.process.pid) or "" for i in self._all}
         state = loading.SupervisorState(
-            tuple(names), self.refused, self._revision, tuple(sorted(self._proved))
+            tuple(names),
+            self.refused,
+            self._revision,
+            tuple(sorted(self._proved)),
+            len(self.serving),
         )
         loading.write_state(self.options.folder, state, running)
 

@@ -40,6 +40,8 @@ STRANGE = "What answers at MODEL_SERVER_URL is not a model server, or speaks ano
 REFUSED_KEY = "The model server refused the key. An administrator must check MODEL_SERVER_KEY."
 TOO_LONG = "The question with its history and sources is too long for the model."
 REFUSED = "The model server did not accept the request."
+# Said of the server as a whole, whatever model was asked for.
+AWAY = (UNREACHABLE, BUSY, STARTING)
 
 
 class ChatCompletionsGenerator:

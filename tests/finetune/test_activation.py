@@ -319,10 +319,11 @@ def test_tgi_is_never_sent_a_name_that_its_supervisor_does_not_serve(
     settings: Any, tmp_path: Path
 ) -> None:
     settings.MODEL_SERVER_KIND, settings.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
-    assert "does not have the adapter “glacier-v1" in activation.why_unserved(NAMES["a"])
-    served = loading.SupervisorState((NAMES["b"],), refused={NAMES["a"]: "It ended."})
+    assert activation.why_unserved(NAMES["a"]) == "The model server is not ready."
+    refused = {NAMES["a"]: "It ended."}
+    served = loading.SupervisorState((NAMES["b"],), refused=refused, instances=1)
     loading.write_state(tmp_path, served, {})
-    assert activation.why_unserved(NAMES["a"])
+    assert "does not have the adapter “glacier-v1" in activation.why_unserved(NAMES["a"])
     assert activation.why_unserved(NAMES["b"]) == ""
     (tmp_path / "state.json").write_text("damaged")
     assert activation.why_unserved(NAMES["b"])
@@ -339,6 +340,7 @@ def test_settings_let_every_answer_ask_whether_its_adapter_is_served(
         "OPTIONS": {**settings.GENERATORS["chat_completions"]["OPTIONS"], "url": "http://x"},
     }
     get_backend.cache_clear()
+    loading.write_state(tmp_path, loading.SupervisorState(instances=1), {})
     with pytest.raises(GenerationError, match="does not have the adapter “glacier-v1"):
         asyncio.run(get_backend("GENERATOR").probe(NAMES["a"]))
 

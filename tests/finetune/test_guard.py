@@ -13,6 +13,7 @@ from finetune import activation, guard
 from finetune.guard import Answers, Comparison, verdict
 from finetune.models import Activation, Adapter, AuditEvent, Dataset
 from kb.backends import get_backend
+from kb.generators.chat_completions import AWAY
 from kb.models import Collection, Message, ModelDeployment, User
 from tests.finetune.activating import answers, deployed, make_adapter, speaker
 
@@ -143,6 +144,20 @@ def test_the_share_of_bad_ratings_counts_answers_once(alice: User, bob: User) ->
     answers(alice, 1, label="x", deployment=None, state="streaming")
     counted = guard.count(Message.objects.all())
     assert counted == Answers(answered=2, failed=1, rated=2, bad=1)
+
+
+@pytest.mark.django_db
+def test_an_adapter_is_not_stopped_for_a_server_that_was_away(
+    adapter: Adapter, alice: User, generated: str
+) -> None:
+    standing = deployed(adapter, alice, deployed_at=timezone.now() - DAY)
+    asked = {"label": generated, "deployment": standing.deployment, "state": "failed"}
+    answers(alice, 30, label=generated, deployment=None, created_at=timezone.now() - 2 * DAY)
+    for sentence in AWAY:
+        answers(alice, 10, error=sentence, **asked)
+    assert guard.look() == 0
+    answers(alice, 10, error="The model server failed while it was working.", **asked)
+    assert guard.look() == 1
 
 
 @pytest.mark.django_db

@@ -332,6 +332,7 @@ def test_a_launcher_that_breaks_for_a_while_costs_no_adapter_its_place(
     wait_for(lambda: supervised.log.read_text().count("ended at its start with code 3") >= 2)
     state = loading.read_state(supervised.folder)
     assert (state.serving, state.refused, state.proved) == ((), {}, ("a",))
+    assert state.instances == 0
     (tmp_path / "breaks").unlink()
     wait_for(lambda: is_up(supervised.url), timeout_s=150)
     assert supervised.ask("a") == before
@@ -368,6 +369,7 @@ def test_an_adapter_counts_as_served_only_while_every_instance_has_it(tmp_path: 
     supervisor.serving = [instance("a", "b")]
     supervisor._tell()
     assert loading.read_state(tmp_path).serving == ("a", "b")
+    assert loading.read_state(tmp_path).instances == 1
     supervisor._tell([new])
     assert loading.read_state(tmp_path).serving == ("b",), "“a” must not be asked from now on"
 
