@@ -70,6 +70,18 @@ class Traces:
     def is_empty(self) -> bool:
         return not (self.pairs.exists() or self.snapshots.exists())
 
+    @property
+    def open_pairs(self) -> int:
+        """How many pairs a snapshot could still take."""
+        return self.pairs.filter(state__in=[State.APPROVED, State.SUGGESTED]).count()
+
+    @property
+    def open_snapshots(self) -> int:
+        """How many of the snapshots runs may still start on."""
+        subject = self.subject
+        known = Erasure.objects.filter(kind=subject.kind, key=subject.key)
+        return self.snapshots.exclude(erased_copies__erasure__in=known).count()
+
 
 def find_documents(user: User, text: str) -> list[Subject]:
     """Find documents of the person's collections by id or name, also deleted ones.

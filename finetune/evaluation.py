@@ -116,6 +116,8 @@ def end_exhausted() -> int:
         state__in=[Evaluation.State.QUEUED, Evaluation.State.RUNNING],
         job__state=Job.State.FAILED,
     )
+    for evaluation in dead:
+        _forget_since(evaluation)
     return dead.update(state=Evaluation.State.FAILED, finished_at=timezone.now())
 
 

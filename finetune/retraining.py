@@ -155,5 +155,8 @@ def _draft(snapshot: DatasetSnapshot, config: TrainingConfig, reason: str) -> bo
         if snapshot.runs.exists():
             return False
         name = f"{config.slug} {config.version}: {reason}"[:120]
-        training.plan(snapshot, None, name=name, config=config)
+        try:
+            training.plan(snapshot, None, name=name, config=config)
+        except training.RunRefused:
+            return False  # something in it was erased this moment
     return True

@@ -45,10 +45,6 @@ def erasure(request: PersonRequest) -> HttpResponse:
         "choices": choices,
         "found": found,
         "pairs": found.pairs[:SHOWN_PAIRS] if found else (),
-        "open_pairs": found.pairs.filter(state__in=["approved", "suggested"]).count()
-        if found
-        else 0,
-        "unmarked": found.adapters.filter(erasure_note="").count() if found else 0,
         "tab": "erasure",
     }
     return render(request, "finetune/erasure.html", context)

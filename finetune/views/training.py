@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_list_or_404, get_object_or_404, redirect, render
@@ -59,15 +60,25 @@ def run_new(request: PersonRequest) -> HttpResponse:
     }
     form = RunForm(request.POST or None, snapshots=snapshots, initial=initial)
     if request.method == "POST" and form.is_valid():
-        configs = form.configs()
-        sweep = secrets.token_hex(8) if len(configs) > 1 else ""
-        for name, config in configs:
-            run = journey.plan(
-                form.cleaned_data["snapshot"], request.user, name=name, config=config, sweep=sweep
-            )
-        return redirect("sweep", sweep) if sweep else redirect("run", run.pk)
+        try:
+            run = _planned(form, request.user)
+        except RunRefused as refusal:
+            form.add_error("snapshot", str(refusal))
+        else:
+            return redirect("sweep", run.sweep) if run.sweep else redirect("run", run.pk)
     status = 400 if form.errors else 200
     return render(request, "finetune/run_new.html", {"form": form}, status=status)
+
+
+@transaction.atomic
+def _planned(form: RunForm, user: User) -> TrainingRun:
+    """Plan all runs of the form or none, and give the last. Raises RunRefused."""
+    configs, snapshot = form.configs(), form.cleaned_data["snapshot"]
+    sweep = secrets.token_hex(8) if len(configs) > 1 else ""
+    return [
+        journey.plan(snapshot, user, name=name, config=config, sweep=sweep)
+        for name, config in configs
+    ][-1]
 
 
 @require_GET

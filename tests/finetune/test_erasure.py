@@ -304,6 +304,9 @@ def test_a_rule_drafts_no_run_on_what_was_erased(
     erase_document(alice)
     assert retraining.draft_runs() == 0
     assert rule.dataset.snapshots.filter(runs=None, erasures=None).count() == 0
+    # Erased between the look and the plan.
+    config = TrainingConfig(base_model="tiny", server="own")
+    assert not retraining._draft(frozen, config, "Stale.")
 
 
 def test_the_words_go_from_pre_flights_and_from_what_the_probe_asks(
@@ -380,6 +383,21 @@ def test_a_deleted_pair_that_was_erased_is_not_asked_again(
     InstructionPair.objects.filter(pk=gone.pair_id).delete()
     erase_document(alice)
     assert gone.pair_id not in {line["pair"] for line in evaluation._test_lines(asked)}
+
+
+def test_what_a_killed_agent_wrote_after_the_erasure_goes_when_it_is_given_up(
+    learned: Adapter, alice: User
+) -> None:
+    job = Job.objects.create(kind=Job.Kind.EVALUATE, state=Job.State.FAILED)
+    made = Evaluation.objects.create(adapter=learned, job=job, state="running")
+    erase_document(alice)
+    pair = learned.run.snapshot.rows.filter(document_keys__contains=[7]).first().pair
+    EvaluationItem.objects.create(
+        evaluation=made, cell="base", position=0, pair_id=pair.pk, question=pair.instruction,
+        expected=pair.output, output="No.",
+    )  # fmt: skip
+    assert evaluation.end_exhausted() == 1
+    assert made.items.get().question == ""
 
 
 # --- Deletion ------------------------------------------------------------------------------------
