@@ -373,7 +373,7 @@ def _supervise(run: TrainingRun, job: Job, *, stop: Stop, lost: threading.Event)
         _kill_all(process, told)
         follower.look()
         ended = _outcome(process.returncode, told)
-        shutil.rmtree(told)
+        shutil.rmtree(told, ignore_errors=True)
     if lost.is_set():
         raise LeaseLost
     return Ended(STOPPED, "") if asked and ended.code else ended
