@@ -133,7 +133,11 @@ def test_training(
 ) -> None:  # fmt: skip
     page = visit(alice, "/train/", size=size, dark=dark)
     runs = [f"/train/run/{run.pk}/" for run in TrainingRun.objects.all()]
-    for path in ("/train/", "/train/new/", "/train/sweep/abcd/", "/train/adapters/", *runs):
+    frozen = TrainingRun.objects.all()[0].snapshot_id
+    away = (f"{runs[0]}delete/", f"/curate/snapshot/{frozen}/delete/")
+    for path in (
+        "/train/", "/train/new/", "/train/sweep/abcd/", "/train/adapters/", *runs, *away,
+    ):  # fmt: skip
         check(page, path, size, accessible)
 
 
