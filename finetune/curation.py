@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 from pgvector.django import CosineDistance
@@ -24,6 +24,7 @@ Action = AuditEvent.Action
 State = InstructionPair.State
 # A judgement can be taken back as long as the person remembers it.
 UNDO_WITHIN = timedelta(hours=12)
+_JUDGEMENTS = (Action.APPROVED, Action.REJECTED, Action.UNDONE)
 # What an edit may change without the pair having to be judged again.
 _LABELS = {"tags"}
 
@@ -167,12 +168,32 @@ def measure(pair: InstructionPair, sources: Iterable[PairSource]) -> None:
 
 
 def log_of(user: User, dataset: Dataset) -> QuerySet[AuditEvent]:
-    """Decisions about a data set and those of its pairs that the user may see, or that are gone."""
+    """Decisions about a data set and those of its pairs that the user may see, or that are gone.
+
+    Without those that `unbiased` keeps back.
+    """
     visible = InstructionPair.objects.visible_to(user).filter(dataset=dataset)
     of_pairs = Q(subject_kind="instructionpair", subject_id__in=visible.values("pk"))
     of_set = Q(subject_kind="dataset", subject_id=dataset.pk) | Q(detail__dataset=dataset.pk)
     kept = AuditEvent.objects.visible_to(user).filter(collection=dataset.collection_id)
-    return kept.filter(of_pairs | of_set)
+    return unbiased(kept.filter(of_pairs | of_set), user)
+
+
+def unbiased(events: QuerySet[AuditEvent], user: User) -> QuerySet[AuditEvent]:
+    """Leave out what others judged of an open pair in this round, until the user has judged it too.
+
+    Agreement of two people says something only where the second does not know what the first said.
+    """
+    mine = Review.objects.standing().filter(pair=OuterRef("pair"), reviewer=user)
+    judged = Review.objects.filter(
+        ~Exists(mine),
+        pair=OuterRef("subject_id"),
+        pair__state__in=InstructionPair.OPEN,
+        round=F("pair__round"),
+        created_at__lte=OuterRef("created_at"),
+    )
+    kinds = Q(subject_kind="instructionpair", action__in=_JUDGEMENTS)
+    return events.filter(Q(user=user) | ~kinds | ~Exists(judged))
 
 
 # --- Claiming ------------------------------------------------------------------------------------

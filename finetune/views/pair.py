@@ -17,7 +17,7 @@ from finetune.views.review import REASONS, find_dataset, find_pair, judge
 from finetune.views.shown import shown
 from kb import search
 from kb.embedders import EmbeddingError
-from kb.models import Chunk
+from kb.models import Chunk, User
 from kb.views.requests import PersonRequest, go_to, number_in
 
 FOUND_PASSAGES = 8
@@ -48,7 +48,7 @@ def _page(
         "tab": "pairs",
         "pair": found,
         "shown": shown(found, request.user),
-        "history": _history(found),
+        "history": _history(found, request.user),
         "form": form or PairForm(instance=found),
         "is_editing": form is not None,
         "snapshots": staleness.snapshots_with([found.pk]),
@@ -59,8 +59,9 @@ def _page(
     return render(request, "finetune/pair.html", context)
 
 
-def _history(found: InstructionPair) -> list[Entry]:
+def _history(found: InstructionPair, user: User) -> list[Entry]:
     events = AuditEvent.objects.filter(subject_kind="instructionpair", subject_id=found.pk)
+    events = curation.unbiased(events, user)
     reviews = {review.pk: review for review in found.reviews.all()}
     return [
         _entry(event, reviews.get(event.detail.get("review", 0)))
