@@ -148,8 +148,11 @@ SORTS: dict[str, tuple[str, Any, bool]] = {
     "newest": ("pk", _("Newest first"), True),
     "urgent": ("priority", _("Review order"), True),
     "words": ("word_count", _("Words"), True),
+    "output": ("output_words", _("Words of the output"), True),
     "support": ("support", _("Support"), False),
     "repetition": ("repetition", _("Repetition"), True),
+    "language": ("language", _("Language"), False),
+    "flags": ("flags__len", _("Number of flags"), True),
     "updated": ("updated_at", _("Last changed"), True),
 }
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
+from math import isfinite
 from typing import Any
 
 from django.contrib import messages
@@ -83,6 +85,8 @@ def _page(
         pairs, name = pairs.annotate(by=Coalesce("support", unknown)), "by"
     elif column in ("priority", "repetition"):
         pairs, name = pairs.annotate(by=Cast(F(column), FloatField())), "by"
+    elif column == "flags__len":
+        pairs, name = pairs.annotate(by=F(column)), "by"
     text, _sep, number = after.rpartition("~")
     value, pk = _value(column, text), number_in(number)
     if pk is not None and column == "pk":
@@ -100,10 +104,19 @@ def _page(
 
 
 def _value(column: str, text: str) -> Any:
+    """Read the last row's value of a column from a cursor; None when it is none."""
+    if column == "language":
+        return storable(text)
+    if column in ("word_count", "output_words", "flags__len"):
+        return number_in(text)
     try:
-        return parse_datetime(text) if column == "updated_at" else float(text)
-    except ValueError:
+        if column == "updated_at":
+            at = parse_datetime(text)
+            return at.astimezone(UTC) if at and at.tzinfo else None
+        number = float(text)
+    except (ValueError, OverflowError):
         return None
+    return number if isfinite(number) else None
 
 
 def _counts(pairs: QuerySet[InstructionPair]) -> list[StateCount]:

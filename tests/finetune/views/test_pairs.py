@@ -5,6 +5,7 @@ from django.test import Client
 from django.urls import reverse
 
 from finetune import curation
+from finetune.forms import SORTS
 from finetune.models import (
     AuditEvent,
     Dataset,
@@ -98,12 +99,15 @@ def test_filters_narrow_the_list(
     assert shown(curator, dataset, reviewer="alice") == ["When does the glacier melt?"]
 
 
-@pytest.mark.parametrize("sort", ["newest", "urgent", "words", "support", "repetition", "updated"])
+@pytest.mark.parametrize("sort", SORTS)
 def test_every_order_reaches_every_pair_once(curator: Client, dataset: Dataset, sort: str) -> None:
     made = make(dataset, 120)
     for number, pair in enumerate(made[::3]):
         pair.support, pair.repetition, pair.priority = number / 50, number / 100, number / 10
-    InstructionPair.objects.bulk_update(made[::3], ["support", "repetition", "priority"])
+        pair.output_words, pair.flags = number // 4, ["refusal", "encoding"][: number % 3]
+        pair.language = ["english", "deutsch", "a~b"][number % 3]
+    changed = ["support", "repetition", "priority", "output_words", "flags", "language"]
+    InstructionPair.objects.bulk_update(made[::3], changed)
     seen: list[int] = []
     after = ""
     for _page in range(3):
@@ -112,6 +116,33 @@ def test_every_order_reaches_every_pair_once(curator: Client, dataset: Dataset, 
         after = answer.context["after"]
     assert after == ""
     assert len(seen) == len(set(seen)) == 120
+
+
+def test_the_list_sorts_by_what_was_measured(curator: Client, dataset: Dataset) -> None:
+    kinds = (("english", 3, []), ("arabic", 9, ["refusal"]), ("", 5, ["template", "encoding"]))
+    for language, words, flags in kinds:
+        make(dataset, 1, language=language, output_words=words, flags=flags)
+
+    def order(sort: str) -> list[str]:
+        answer = curator.get(reverse("dataset", args=[dataset.pk]), {"sort": sort})
+        return [pair.language for pair in answer.context["rows"]]
+
+    assert order("language") == ["", "arabic", "english"]
+    assert order("output") == ["arabic", "", "english"]
+    assert order("flags") == ["", "arabic", "english"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_page_after_nonsense_is_shown(curator: Client, dataset: Dataset, sort: str) -> None:
+    make(dataset, 1)
+    address = reverse("dataset", args=[dataset.pk])
+    for value in (
+        "nan", "inf", "-inf", "1e400", "-1e30", "1.5", "99999999999", "",
+        "2026-01-01T00:00:00", "2026-99-01T00:00:00Z", "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ):  # fmt: skip
+        answer = curator.get(address, {"sort": sort, "after": f"{value}~1"})
+        assert answer.status_code == 200, value
 
 
 def test_the_list_costs_the_same_queries_for_any_length(
@@ -209,6 +240,34 @@ def test_a_pair_that_one_may_not_see_is_not_touched_by_all(
 
 
 # --- One pair ---
+
+
+def test_the_second_reviewer_does_not_see_what_the_first_said(
+    client: Client, pair: InstructionPair, alice: User, bob: User
+) -> None:
+    pair.collection.grant(bob, "curator")
+    Dataset.objects.update(reviews_wanted=2)
+    curation.reject(pair, alice, "Plainly wrong")
+    addresses = [reverse("pair", args=[pair.pk]), reverse("audit", args=[pair.dataset_id])]
+
+    def seen(user: User) -> list[bool]:
+        client.force_login(user)
+        pages = [client.get(address).content.decode() for address in addresses]
+        log = [event.detail.get("reason") for event in curation.log_of(user, pair.dataset)]
+        return ["Plainly wrong" in text for text in (*pages, log)]
+
+    assert seen(bob) == [False, False, False]
+    assert seen(alice) == [True, True, True]
+    client.force_login(bob)
+    assert "alice" not in client.get(addresses[0]).content.decode()
+    curation.undo(alice, pair.dataset)
+    assert "undone" not in curation.log_of(bob, pair.dataset).values_list("action", flat=True)
+    curation.reject(pair, alice, "Plainly wrong")
+    curation.reject(pair, bob, "Wrong too")
+    assert seen(bob) == [True, True, True]
+    # Decided and opened again, the round before tells nothing of this one.
+    curation.reopen(pair, alice)
+    assert seen(bob) == [True, True, True]
 
 
 def test_a_pair_shows_its_passage_its_history_and_every_edit(
