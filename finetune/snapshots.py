@@ -183,6 +183,8 @@ def _fail(job: Job, snapshot: DatasetSnapshot, sentence: str, *, code: str) -> N
 def load(dataset: Dataset, user: User | None) -> tuple[list[Row], dict[str, int]]:
     """Read the approved pairs that can be learned from, by id, and count why others cannot.
 
+    Of those that who freezes may not see it only says that there are some: 1.
+
     A source whose collection was deleted has no readers, so nobody could be served by what learned
     from it; the same goes for passages that who freezes may not read. A source that nobody compared
     yet with its document as it is now may no longer be what was approved.
@@ -197,9 +199,9 @@ def load(dataset: Dataset, user: User | None) -> tuple[list[Row], dict[str, int]
     for pair in approved.iterator(chunk_size=1_000):
         sources = sorted(pair.sources.all(), key=lambda source: source.marker)
         if any(source.collection_id is None for source in sources):
-            excluded["lost_source"] += 1
+            excluded["lost_source"] = 1
         elif pair.pk not in seen:
-            excluded["hidden_source"] += 1
+            excluded["hidden_source"] = 1
         elif not pair.output.strip():
             excluded["no_output"] += 1
         elif pair.pk in changed:

@@ -173,7 +173,8 @@ def test_only_approved_pairs_with_open_sources_go_in(
     kept = write("When does it melt?", "In August.", sources=[(collection, 1)])
     write("Who?", "Nobody.", state="suggested")
     write("Where?", "There.", sources=[(None, 2)])
-    write("Why?", "Because.", sources=[(Collection.objects.create(name="Closed"), 3)])
+    for question in ("Why?", "What for?"):
+        write(question, "Because.", sources=[(Collection.objects.create(name=question), 3)])
     write("How?", "", rejected="Badly.")
     snapshot = freeze(dataset, alice)
     assert [row.pair_id for row in snapshot.rows.all()] == [kept.pk]
