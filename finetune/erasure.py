@@ -53,7 +53,9 @@ class Traces:
     """What learned from a subject, as far as the asking person owns it.
 
     `rows`: of the snapshots; `learned`: the snapshots that teach it and do not only ask it.
-    `runs`: on the snapshots. `speaking`: names of the adapters that may answer somebody now. `datasets`: to train again.
+    `runs`: on the snapshots. `speaking`: names of the adapters that may answer somebody now. `merged`: folders of
+    models that an adapter was merged into, which nothing here can take back. `datasets`: to train
+    again.
     """
 
     subject: Subject
@@ -64,6 +66,7 @@ class Traces:
     runs: QuerySet[TrainingRun]
     adapters: QuerySet[Adapter]
     speaking: list[str]
+    merged: list[str]
     datasets: QuerySet[Dataset]
 
     @property
@@ -140,10 +143,20 @@ def trace(subject: Subject, user: User) -> Traces:
         TrainingRun.objects.filter(snapshot__in=frozen),
         adapters.select_related("run__snapshot__dataset__collection").order_by("pk"),
         sorted(set(adapters.values_list("name", flat=True)) & speaking),
+        _merged(adapters),
         Dataset.objects.filter(
             Q(pk__in=pairs.values("dataset")) | Q(snapshots__in=frozen)
         ).distinct(),
     )
+
+
+def _merged(adapters: QuerySet[Adapter]) -> list[str]:
+    events = AuditEvent.objects.filter(
+        action=AuditEvent.Action.EXPORTED,
+        subject_kind="adapter",
+        subject_id__in=adapters.values("pk"),
+    )
+    return sorted(set(events.values_list("detail__merged", flat=True)))
 
 
 def _owned_pairs(user: User) -> QuerySet[InstructionPair]:

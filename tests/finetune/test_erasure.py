@@ -63,6 +63,11 @@ def test_a_document_is_traced_to_pairs_snapshots_and_adapters(
     assert list(found.adapters) == [learned]
     assert list(found.datasets) == [dataset]
     assert found.speaking == []
+    assert found.merged == []
+    AuditEvent.objects.record(
+        alice, AuditEvent.Action.EXPORTED, learned, dataset.collection, merged="/models/merged"
+    )
+    assert erasure.trace(subject, alice).merged == ["/models/merged"]
 
 
 def test_documents_of_one_name_are_told_apart(learned: Adapter, alice: User) -> None:

@@ -35,6 +35,10 @@ class Command(BaseCommand):
         for adapter in traces.adapters:
             speaks = ", may answer people now" if adapter.name in traces.speaking else ""
             self.stdout.write(f"adapter {adapter.name}{speaks}")
+        for folder in traces.merged:
+            self.stdout.write(
+                f"merged into {folder}: take it off its server and delete it yourself"
+            )
         if reason := options["reason"].strip():
             done = erasure.erase(found[0], user, reason=reason)
             self.stdout.write(f"{done.pairs:,} turned stale, {len(done.adapters):,} marked.")

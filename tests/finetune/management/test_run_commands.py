@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from finetune.models import (
     Adapter,
+    AuditEvent,
     Dataset,
     DatasetSnapshot,
     InstructionPair,
@@ -86,11 +87,15 @@ def test_values_to_try_make_a_sweep(snapshot: DatasetSnapshot, bob: User) -> Non
 
 def test_a_document_is_shown_and_then_erased(snapshot: DatasetSnapshot, bob: User) -> None:
     run = TrainingRun.objects.create(snapshot=snapshot, name="First", state="succeeded")
-    Adapter.objects.create(run=run, name="notes-v1-0000000a", audience_size=0)
+    made = Adapter.objects.create(run=run, name="notes-v1-0000000a", audience_size=0)
+    AuditEvent.objects.record(
+        None, AuditEvent.Action.EXPORTED, made, snapshot.dataset.collection, merged="/models/m"
+    )
     shown = told("erase", "document", "a.md")
     assert "pairs: 1\n" in shown
     assert f"snapshot {snapshot.pk}: " in shown
     assert "adapter notes-v1-0000000a\n" in shown
+    assert "merged into /models/m: take it off" in shown
     assert InstructionPair.objects.approved().count() == 1
     assert "1 turned stale, 1 marked." in told("erase", "document", "7", "--reason", "Asked.")
     assert not InstructionPair.objects.approved().exists()
