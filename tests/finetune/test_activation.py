@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Group
 
 from benchmarks import random_models
-from finetune import activation, guard, loading, restoring
+from finetune import activation, checkpoints, guard, loading, restoring
 from finetune.activation import ActivationRefused
 from finetune.models import Activation, Adapter, AuditEvent, Dataset
 from kb.backends import get_backend
@@ -381,7 +381,7 @@ def test_what_a_restarted_server_has_lost_is_loaded_and_proved_again(
 
 def test_what_cannot_be_proved_again_is_not_left_on_the_server(
     adapter: Adapter, alice: User, serving: Any, server: Server, models: Path,
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     activated(adapter, alice)
     server.post("/v1/unload_lora_adapter", {"lora_name": adapter.name})
@@ -393,19 +393,20 @@ def test_what_cannot_be_proved_again_is_not_left_on_the_server(
     assert "has changed since" in caplog.text
     weights.write_bytes(kept)
     assert watch.look() == [], "not at once again"
-    monkeypatch.setattr(restoring, "FIRST_PAUSE_S", 0.0)
-    other = Path(weights.parent, "probe.json")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from finetune import reference
 
-        reference.measure(models / "base", models / "b", CHATS[:2], tokens=4).write(weights.parent)
-    watch = restoring.Watch()
-    assert watch.look() == []
+    from finetune import reference
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, about transformers
+        other = reference.measure(models / "base", models / "b", CHATS[:2], tokens=4)
+    other.write(weights.parent)
+    Adapter.objects.update(files=checkpoints.hashes_of(weights.parent))
+    assert restoring.Watch().look() == []
     assert "not those that the adapter gave after training" in caplog.text
     assert loaded(server) == set()
-    other.unlink()
-    assert watch.look() == [adapter.name]
+    (weights.parent / "probe.json").unlink()
+    Adapter.objects.update(files=checkpoints.hashes_of(weights.parent))
+    assert restoring.Watch().look() == [adapter.name]
 
 
 def test_what_is_on_its_way_is_left_to_its_activation(
