@@ -56,10 +56,6 @@ class Estimate:
         return self.needed_bytes / GIB
 
 
-def named(name: str) -> Device | None:
-    return next((device for device in DEVICES if device.name == name), None)
-
-
 def estimate(
     report: Mapping[str, Any], device: Device, *, hour_price: float, energy_price: float
 ) -> Estimate | None:
@@ -83,3 +79,14 @@ def estimate(
         energy_wh=energy_wh,
         cost=device_s / 3600 * hour_price + energy_wh / 1000 * energy_price,
     )
+
+
+def estimates(
+    report: Mapping[str, Any], *, hour_price: float, energy_price: float
+) -> list[Estimate]:
+    """Reckon a pre-flight's run on every card of the list, at one price."""
+    found = (
+        estimate(report, device, hour_price=hour_price, energy_price=energy_price)
+        for device in DEVICES
+    )
+    return [each for each in found if each]

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -27,7 +27,7 @@ from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.utils import timezone
 
-from finetune import advice, checkpoints, contract, metrics, probe, processes
+from finetune import advice, checkpoints, contract, devices, metrics, probe, processes
 from finetune.cards import model_card
 from finetune.hyperparameters import TrainingConfig
 from finetune.models import (
@@ -224,16 +224,20 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
     if done.returncode == REFUSED:
         raise RunRefused(report["refused"])
     if done.returncode == -signal.SIGKILL and said:
-        return report | {"tried": {"problem": KILLED}}
+        return {"tried": {"problem": KILLED}} | report  # or it ended after the trial
     if done.returncode:
         raise RuntimeError(done.stderr[-LOG_TAIL:])
     return report
 
 
 def _priced(report: dict[str, Any]) -> dict[str, Any]:
-    """Add what the whole run is about to draw and cost, from the time of the steps that were tried."""
+    """Add what the run is about to draw and cost, from the steps that were tried; and elsewhere."""
     seconds = report.get("tried", {}).get("seconds", 0.0)
-    return {**report, **price_of(seconds * report.get("processes", 1))}
+    elsewhere = devices.estimates(
+        report, hour_price=settings.DEVICE_HOUR_PRICE, energy_price=settings.ENERGY_PRICE
+    )
+    cards = [asdict(each) for each in elsewhere]
+    return {**report, **price_of(seconds * report.get("processes", 1)), "cards": cards}
 
 
 def _judged(report: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class RunInput(Input):
 
 class RunSerializer(serializers.ModelSerializer[TrainingRun]):
     config = serializers.DictField(read_only=True)
-    preflight = serializers.DictField(read_only=True, help_text="Empty until it is done.")
+    preflight = serializers.DictField(
+        read_only=True, help_text="Empty until it is done. `cards`: estimates for cards elsewhere."
+    )
     adapter = serializers.IntegerField(
         source="adapter.pk", read_only=True, default=None, allow_null=True, help_text="Its id."
     )
@@ -170,7 +172,10 @@ class ResumeRun(ApiView):
 
     @extend_schema(request=None, responses={202: RunSerializer})
     def post(self, request: CallerRequest, pk: int) -> Response:
-        """Let a run that failed or was cancelled go on from its newest checkpoint."""
+        """Let a run that failed or was cancelled go on from its newest checkpoint.
+
+        One that was not started yet is a draft again.
+        """
         run = find(_manageable(request.user), pk)
         with refused():
             training.go_on(run, request.user)

@@ -96,16 +96,11 @@ def run(request: PersonRequest, pk: int) -> HttpResponse:
 def _card_context(request: PersonRequest, found: TrainingRun) -> dict[str, Any]:
     """Estimate the run on other cards, and on the one that was chosen at its price."""
     price = _price(request.GET.get("price", ""))
-
-    def estimated(device: devices.Device) -> devices.Estimate | None:
-        return devices.estimate(
-            found.preflight, device, hour_price=price, energy_price=settings.ENERGY_PRICE
-        )
-
-    chosen = devices.named(request.GET.get("card", ""))
+    cards = devices.estimates(found.preflight, hour_price=price, energy_price=settings.ENERGY_PRICE)
+    named = request.GET.get("card", "")
     return {
-        "cards": [each for each in map(estimated, devices.DEVICES) if each],
-        "card": estimated(chosen) if chosen else None,
+        "cards": cards,
+        "card": next((each for each in cards if each.device.name == named), None),
         "price": price,
         "utilisation": round(100 * devices.UTILISATION),
     }

@@ -93,6 +93,8 @@ def test_a_run_is_looked_at_trained_and_registered(
     assert run.preflight["rows"]["train"]["kept"] == 24
     assert run.preflight["steps"] > 0
     assert run.preflight["tried"]["step_s"] > 0
+    assert run.preflight["cards"][0]["device"]["name"] == "RTX 3090"
+    assert run.preflight["cards"][0]["fits"]
     assert run.preflight["example"][1]["is_learned"]
     assert "is" in run.preflight["example"][1]["text"]
     assert {line["name"] for line in run.preflight["lines"]} >= {"Rows", "Stop token", "Contract"}
@@ -159,6 +161,21 @@ def test_a_base_that_is_not_there_ends_the_preflight_with_a_sentence(
     run = looked_at(planned(snapshot, alice, tmp_path))
     assert "safetensors" in run.error
     assert run.preflight == {}
+
+
+def test_a_trial_that_is_killed_leaves_the_rest_of_the_report(
+    snapshot: DatasetSnapshot, alice: User, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report: dict[str, object] = {"memory": {"total": 5}}
+
+    def killed(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], -signal.SIGKILL, json.dumps(report) + "\n", "")
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    run = planned(snapshot, alice, base)
+    assert training._inspect(run) == {**report, "tried": {"problem": training.KILLED}}
+    report["tried"] = {"step_s": 1.0}
+    assert training._inspect(run) == report
 
 
 def wait_for_step(run: TrainingRun, step: int) -> None:
