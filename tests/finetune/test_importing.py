@@ -254,6 +254,19 @@ def test_columns_mapped_by_hand_are_remembered_in_the_collection(
     assert dataset.pairs.get(pair_import=again).extra == {"Note": "2"}
 
 
+def test_a_conversation_in_a_cell_is_read_from_a_table_and_a_text_from_lines(
+    dataset: Dataset, alice: User
+) -> None:
+    prompt = '[{"role": "user", "content": "Where is it cold?"}]'
+    quoted = prompt.replace('"', '""')
+
+    bring_in(dataset, alice, f'prompt,completion\n"{quoted}",At the pole.\n', "a.csv")
+    bring_in(dataset, alice, lines({"prompt": prompt, "completion": "A question."}), "b.jsonl")
+
+    asked = dataset.pairs.order_by("pk").values_list("instruction", "output")
+    assert list(asked) == [("Where is it cold?", "At the pole."), (prompt, "A question.")]
+
+
 def test_a_preview_shows_first_rows_as_pairs_and_counts_what_is_wrong(
     dataset: Dataset, alice: User
 ) -> None:
