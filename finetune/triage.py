@@ -108,7 +108,8 @@ def _bring_in(feedback: Feedback) -> bool:
         )
         if not made:
             return False
-        item.passage_collections.set([collection.pk] if message.found_nothing else behind - {None})
+        read = {collection.pk} if message.found_nothing else {pk for pk in behind if pk is not None}
+        item.passage_collections.set(read)
         preferences.from_rating(feedback)
     return True
 

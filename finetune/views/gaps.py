@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, F, Max, Min, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
@@ -118,7 +118,7 @@ def _page(request: PersonRequest, found: KnowledgeGap) -> HttpResponse:
         "others": others.exclude(pk=found.pk)
         .exclude(state=State.CLOSED)
         .named_for(request.user)
-        .order_by("name", "pk")[:MOST_TO_MERGE],
+        .order_by(F("name"), "pk")[:MOST_TO_MERGE],
         "is_closed": found.state == State.CLOSED,
     }
     return render(request, "finetune/gap.html", context)

@@ -60,8 +60,8 @@ def _page(
 
 
 def _history(found: InstructionPair, user: User) -> list[Entry]:
-    events = AuditEvent.objects.filter(subject_kind="instructionpair", subject_id=found.pk)
-    events = curation.unbiased(events, user)
+    of_pair = AuditEvent.objects.filter(subject_kind="instructionpair", subject_id=found.pk)
+    events = curation.unbiased(of_pair, user)
     reviews = {review.pk: review for review in found.reviews.all()}
     return [
         _entry(event, reviews.get(event.detail.get("review", 0)))
