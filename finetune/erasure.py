@@ -375,4 +375,4 @@ def delete_snapshot(snapshot: DatasetSnapshot, user: User) -> None:
         snapshot.delete()
         job.delete()
         if file:
-            delete_unused_files([file])
+            transaction.on_commit(lambda: delete_unused_files([file]))

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_django import Settings
@@ -409,7 +410,11 @@ def test_what_a_killed_agent_wrote_after_the_erasure_goes_when_it_is_given_up(
 
 
 def test_a_run_that_is_over_goes_with_its_adapter_and_their_files(
-    learned: Adapter, alice: User, tmp_path: Path, settings: Settings
+    learned: Adapter,
+    alice: User,
+    tmp_path: Path,
+    settings: Settings,
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
     settings.DATA_DIR = tmp_path
     folders = [tmp_path / "adapters" / learned.name, training.folder_of(learned.run)]
@@ -431,7 +436,8 @@ def test_a_run_that_is_over_goes_with_its_adapter_and_their_files(
     assert not Job.objects.filter(pk=job.pk).exists()
     assert AuditEvent.objects.filter(action="deleted", subject_kind="trainingrun").count() == 1
     assert content_storage().exists(file)
-    erasure.delete_snapshot(snapshot, alice)
+    with django_capture_on_commit_callbacks(execute=True):
+        erasure.delete_snapshot(snapshot, alice)
     assert not DatasetSnapshot.objects.exists()
     assert not content_storage().exists(file)
 

@@ -101,7 +101,7 @@ def test_several_runs_are_planned_at_once_and_read_together(
     made = sweep(as_alice, rank=[16, 32], learning_rate=[1e-4, 2e-4])
     assert made.status_code == 202
     key, runs = made.json()["sweep"], made.json()["runs"]
-    assert [run["name"].partition(" · ")[2] for run in runs][0].startswith("learning_rate 0.0001")
+    assert runs[0]["name"] == "First · rank 16 · learning_rate 0.0001"
     assert {(run["config"]["rank"], run["config"]["learning_rate"]) for run in runs} == {
         (rank, rate) for rank in (16, 32) for rate in (1e-4, 2e-4)
     }
