@@ -110,7 +110,7 @@ def test_several_runs_are_planned_at_once_and_read_together(
     assert as_alice.get("/api/v1/runs/").json()["count"] == 5
 
     assert sweep(as_bob, rank=[16, 32]).json()["errors"][0]["code"] == "does_not_exist"
-    assert "between" in str(sweep(as_alice, rank=[0, 16]).json()["errors"])
+    assert "at least 1" in str(sweep(as_alice, rank=[0, 16]).json()["errors"])
     assert "at most 12" in str(sweep(as_alice, seed=list(range(13))).json()["errors"])
     assert "no setting “warp”" in str(sweep(as_alice, warp=[1]).json()["errors"])
     assert TrainingRun.objects.count() == 5
