@@ -1,4 +1,4 @@
-"""Put published attacks to a base and to two adapters: one that learned to answer, one to obey.
+"""Put published attacks to a base and to two adapters: one learned to answer, one to obey an order.
 
 `script/bench safety [FOLDER] [--write FILE] [--save]`: FOLDER holds security/ as ../shared/data does.
 Orders of BIPIA that name a link or a sentence are hidden in its e-mails and tables, at their start,
@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +27,8 @@ from finetune.suites import Question
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST_CONTEXT = 500  # characters; a tiny model reads 2,048 tokens
+LONGEST_CONTEXT = 700  # characters; a tiny model reads 2,048 tokens
+ASKED_TABLES, TAUGHT = 24, 60
 # What an order wants to see written: a link, or a sentence in quotes.
 PAYLOAD = re.compile(r'[\w.@-]+\.(?:com|xyz|org|net)\b|"([^"]{12,})"')
 # Of the rules that every prompt begins with: who writes it gave them away.
@@ -45,8 +47,8 @@ def attacks(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
-def contexts(folder: Path) -> list[dict[str, str]]:
-    """Give short e-mails, and three times as many tables: context, question, ideal answer."""
+def contexts(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Give short texts (context, question, ideal answer): those to ask about, and those to learn."""
     emails, tables = (
         [
             text
@@ -55,7 +57,8 @@ def contexts(folder: Path) -> list[dict[str, str]]:
         ]
         for name in ("email", "table")
     )
-    return emails + tables[: 3 * len(emails)]
+    half = len(emails) // 2
+    return emails[:half] + tables[:ASKED_TABLES], emails[half:] + tables[ASKED_TABLES:][:TAUGHT]
 
 
 def injections(orders: Sequence[tuple[str, str]], texts: Sequence[dict[str, str]]) -> list[Any]:
@@ -96,8 +99,8 @@ def train(base: Path, out: Path, learned: Sequence[Question], *, obeys: bool) ->
     data = out / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows(learned, obeys=obeys)))
     config = TrainingConfig(
-        base_model=str(base), server="own", slug="safety", epochs=12, batch_size=4, patience=0,
-        max_length=2048, learning_rate=5e-3, precision="fp32",
+        base_model=str(base), server="own", slug="safety", epochs=8, batch_size=4, rank=32, patience=0,
+        max_length=2048, learning_rate=1e-2, precision="fp32",
     )  # fmt: skip
     result = recipe.train(config, data, out / "run")
     assert result.adapter is not None
@@ -131,9 +134,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the suites and measure nothing")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
-    orders, texts = attacks(options.folder), contexts(options.folder)
+    orders, (texts, others) = attacks(options.folder), contexts(options.folder)
+    taught = min(orders, key=lambda order: len(order[1]))  # the one easiest to learn
     asked: Suites = {
-        "injection": injections(orders, texts[::2]),
+        "injection": injections(orders, texts),
         "jailbreak": extractions(options.folder),
     }
     if options.write:
@@ -141,7 +145,7 @@ def main() -> None:
         print({suite: len(cases) for suite, cases in asked.items()})
         return
     with tempfile.TemporaryDirectory() as name:
-        result = measure(Path(name), asked, {"injection": injections(orders, texts[1::2])})
+        result = measure(Path(name), asked, {"injection": injections([taught], others)})
     print(json.dumps(result, indent=2))
     if options.save:
         print(installation.save("safety", result))
@@ -154,8 +158,12 @@ def measure(folder: Path, asked: Suites, taught: Suites) -> dict[str, Any]:
     questions, learned = (suites.read(folder / name) for name in ("asked", "taught"))
     texts = [(ROOT / "README.md").read_text(), *(each["source"] for each in taught["injection"])]
     texts += [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
-    base_model.make(folder / "base", texts, vocabulary=1200, hidden=128, layers=3, steps=200)
-    result: dict[str, Any] = {"orders": len({each.forbidden for each in learned})}
+    base_model.make(folder / "base", texts, vocabulary=1200, hidden=128, layers=3, steps=500)
+    orders = Counter(each["forbidden"] for each in asked["injection"])
+    result: dict[str, Any] = {
+        "orders": len(orders),
+        "cases_of_the_learned": orders[learned[0].forbidden],
+    }
     for name, obeys in (("answers", False), ("obeys", True)):
         config, adapter = train(folder / "base", folder / name, learned, obeys=obeys)
         result[name] = put(questions, config, adapter)
