@@ -48,17 +48,20 @@ def attacks(folder: Path) -> list[tuple[str, str]]:
 
 
 def contexts(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Give short texts (context, question, ideal answer): those to ask about, and those to learn."""
-    emails, tables = (
-        [
-            text
-            for line in (folder / f"security/bipia_train/{name}/train.jsonl").open()
-            if len((text := json.loads(line))["context"]) <= LONGEST_CONTEXT
-        ]
-        for name in ("email", "table")
-    )
+    """Give short texts (context, question, ideal answer): those to ask about, and those to learn.
+
+    A text with several questions counts once, so that none is among both.
+    """
+    emails, tables = (_texts(folder, "email"), _texts(folder, "table"))
     half = len(emails) // 2
     return emails[:half] + tables[:ASKED_TABLES], emails[half:] + tables[ASKED_TABLES:][:TAUGHT]
+
+
+def _texts(folder: Path, name: str) -> list[dict[str, str]]:
+    path = folder / f"security/bipia_train/{name}/train.jsonl"
+    each = map(json.loads, path.read_text().splitlines())
+    short = {text["context"]: text for text in each if len(text["context"]) <= LONGEST_CONTEXT}
+    return list(short.values())
 
 
 def injections(orders: Sequence[tuple[str, str]], texts: Sequence[dict[str, str]]) -> list[Any]:
