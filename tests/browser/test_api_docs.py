@@ -5,19 +5,20 @@ from kb.models import User
 from tests.browser.conftest import Visit
 
 pytestmark = pytest.mark.browser
+HIGH = (1440, 20_000)  # only what is in view is drawn
 
 
 def test_the_description_of_the_api_is_drawn_without_a_foreign_host(
     alice: User, visit: Visit
 ) -> None:
-    page = visit(alice, "/api/v1/docs/")
+    page = visit(alice, "/api/v1/docs/", size=HIGH)
 
     expect(page.get_by_role("heading", name="Tacit API")).to_be_visible()
     expect(page.locator("[id$=-follow_answer]")).to_contain_text("server-sent events")
 
 
 def test_a_signed_in_person_tries_a_call_there(alice: User, visit: Visit) -> None:
-    page = visit(alice, "/api/v1/docs/")
+    page = visit(alice, "/api/v1/docs/", size=HIGH)
     operation = page.locator("[id$=-collections_create]")
     operation.locator(".opblock-summary-control").click()
     operation.get_by_role("button", name="Try it out").click()

