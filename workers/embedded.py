@@ -358,8 +358,8 @@ class Redis:
 
     def stop(self) -> None:
         """Stop the server after it has written what it holds; do nothing when it does not run."""
-        pid = self.pid()
-        if pid is None or not self.is_running():
+        # is_running() first: it buries our own dead child.
+        if not self.is_running() or (pid := self.pid()) is None:
             return
         os.kill(pid, signal.SIGTERM)
         if self._process is not None:

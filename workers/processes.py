@@ -30,7 +30,10 @@ def _started_at_linux(pid: int) -> str | None:
         return None
     # The second field is the name in brackets, which may hold spaces and brackets itself.
     state, *fields = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else fields[18]
+    # A killed process looks like a zombie from when its first thread has ended, but its others
+    # still hold its sockets and files, and nobody can bury it before they have ended too.
+    ended = state == "X" or (state == "Z" and fields[16] == "1")
+    return None if ended else fields[18]
 
 
 def write_pid_file(path: Path, pid: int) -> None:

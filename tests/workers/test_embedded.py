@@ -165,8 +165,10 @@ def test_redis_evicts_nothing_and_listens_on_no_port(redis_server):
 def test_a_killed_redis_comes_back_with_its_streams(redis_server):
     with redis.from_url(redis_server.start()) as client:
         client.xadd("answer", {"text": "half an ans"})
-    os.kill(redis_server.pid(), signal.SIGKILL)
-    processes.wait_until_ended(redis_server.pid() or 0, timeout_s=20)
+    pid = redis_server.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert processes.wait_until_ended(pid, timeout_s=20)
     assert not redis_server.is_running()
     with redis.from_url(redis_server.start()) as client:
         assert client.xlen("answer") == 1
