@@ -159,10 +159,11 @@ def _check_managed(adapter: Adapter, user: User | None) -> None:
 def record(user: User | None, action: str, activation: Activation, **detail: object) -> None:
     """Write a decision into the audit log of the adapter's collection."""
     adapter = activation.adapter
+    groups = activation.groups.order_by("name").values_list("name", flat=True)
     AuditEvent.objects.record(
         user, action, activation, adapter.run.snapshot.dataset.collection,
-        adapter=adapter.name, share=activation.share, reason=activation.reason,
-        override=activation.override_reason, **detail,
+        adapter=adapter.name, share=activation.share, groups=list(groups),
+        reason=activation.reason, override=activation.override_reason, **detail,
     )  # fmt: skip
 
 
@@ -325,9 +326,10 @@ def _fail(activation: Activation, job: Job, sentence: str) -> None:
 
 
 def _end_failed(activation: Activation, sentence: str) -> None:
-    Activation.objects.filter(pk=activation.pk, state__in=UNDER_WAY).update(
-        state=State.FAILED, error=sentence, ended_at=timezone.now()
-    )
+    open_ = Activation.objects.filter(pk=activation.pk, state__in=UNDER_WAY)
+    with transaction.atomic():
+        if open_.update(state=State.FAILED, error=sentence, ended_at=timezone.now()):
+            record(None, AuditEvent.Action.FAILED, activation, because=sentence)
 
 
 def end_abandoned() -> int:
@@ -530,7 +532,7 @@ def _append_copy(
     return made
 
 
-def retire(adapter: Adapter, user: User) -> None:
+def retire(adapter: Adapter, user: User, *, reason: str = "") -> None:
     """Take an adapter that answers nobody off the server, and out of the chain that leads back.
 
     Raises ActivationRefused.
@@ -553,6 +555,10 @@ def retire(adapter: Adapter, user: User) -> None:
                 _settle(base)
         now = timezone.now()
         Adapter.objects.filter(pk=adapter.pk).update(is_wanted=False, retired_at=now)
+        AuditEvent.objects.record(
+            user, AuditEvent.Action.UNLOADED, adapter, adapter.run.snapshot.dataset.collection,
+            adapter=adapter.name, reason=reason.strip(),
+        )  # fmt: skip
 
 
 def visible_to(user: User) -> QuerySet[Activation]:

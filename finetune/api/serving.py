@@ -243,12 +243,13 @@ class Unloading(ApiView):
     scopes = {"POST": WRITE}
     refusals = {"POST": (Code.NOT_NOW,)}
 
-    @extend_schema(request=None, responses=AdapterSerializer)
+    @extend_schema(request=ReasonInput, responses=AdapterSerializer)
     def post(self, request: CallerRequest, pk: int) -> Response:
         """Take an adapter that answers nobody off the model server; its files are kept."""
         adapter = find(Adapter.objects.managed_by(request.user), pk)
+        given = self.body(ReasonInput)
         with refused():
-            activation.retire(adapter, request.user)
+            activation.retire(adapter, request.user, reason=given["reason"])
         adapter.refresh_from_db()
         return Response(AdapterSerializer(adapter).data)
 

@@ -55,8 +55,10 @@ class AuditEvent(models.Model):
         FROZEN = "frozen", "Frozen"
         REQUESTED = "requested", "Asked to activate"
         ACTIVATED = "activated", "Activated"
+        FAILED = "failed", "Not activated"
         ROLLED_BACK = "rolled_back", "Rolled back"
         STOPPED = "stopped", "Stopped by its guard"
+        UNLOADED = "unloaded", "Unloaded"
         ERASED = "erased", "Erased"
 
     user = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")

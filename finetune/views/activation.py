@@ -183,7 +183,7 @@ def adapter_retire(request: PersonRequest, pk: int) -> HttpResponse:
     """Take an adapter that answers nobody off the server."""
     adapter = get_object_or_404(Adapter.objects.managed_by(request.user), pk=pk)
     try:
-        journey.retire(adapter, request.user)
+        journey.retire(adapter, request.user, reason=request.POST.get("reason", "")[:1_000])
         messages.success(request, _("The server has unloaded it. Its files are kept."))
     except ActivationRefused as refusal:
         messages.error(request, str(refusal))

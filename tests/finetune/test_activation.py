@@ -220,6 +220,12 @@ def test_a_share_and_a_group_get_it_and_the_others_what_served_before(
     assert speaker(bob) == NAMES["c"]
     activation.roll_back(whole, alice, reason="Worse.")
     assert speaker(bob) == NAMES["a"]
+    # Who was to be answered by each, and what became of it, stands in the log.
+    asked = AuditEvent.objects.filter(action="requested").order_by("pk")
+    told = [(event.detail["share"], event.detail["groups"]) for event in asked]
+    assert told == [(1, []), (1, ["Testers"]), (0.3, []), (1, [])]
+    back = AuditEvent.objects.filter(action="rolled_back").order_by("pk")
+    assert [event.detail["because"] for event in back] == ["Enough.", "Worse."]
 
 
 def test_only_who_may_read_what_it_learned_from_is_served_by_it(
@@ -445,6 +451,8 @@ def test_a_gate_that_closes_on_the_way_is_noticed(adapter: Adapter, alice: User)
     asked.refresh_from_db()
     assert (asked.state, asked.error) == (Activation.State.FAILED, "Token F1 fell by 12 %.")
     assert speaker(alice) == ""
+    told = AuditEvent.objects.get(action="failed", subject_id=asked.pk)
+    assert (told.username, told.detail["because"]) == ("", "Token F1 fell by 12 %.")
 
 
 def test_another_person_approves_where_that_is_wanted(
@@ -592,11 +600,16 @@ def test_a_retired_adapter_leaves_the_server_but_never_while_it_serves(
         activation.retire(adapter, alice)
     activation.roll_back(done, alice, reason="Old.")
     assert loaded(server) == {adapter.name}
-    activation.retire(adapter, alice)
+    assert not AuditEvent.objects.filter(action="unloaded").exists(), "nothing was unloaded yet"
+    activation.retire(adapter, alice, reason="A newer one answers.")
     adapter.refresh_from_db()
     assert loaded(server) == set()
     assert adapter.retired_at is not None
     assert not adapter.is_wanted
+    told = AuditEvent.objects.get(action="unloaded")
+    assert (told.user, told.subject_kind, told.subject_id) == (alice, "adapter", adapter.pk)
+    assert told.collection == adapter.run.snapshot.dataset.collection
+    assert told.detail == {"adapter": adapter.name, "reason": "A newer one answers."}
 
 
 # --- The whole way -------------------------------------------------------------------------------

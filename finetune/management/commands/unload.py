@@ -15,6 +15,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("adapter", help="its name")
+        parser.add_argument("--reason", default="", help="why; kept in the log")
         parser.add_argument("--user", help="who does; the first administrator unless named")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -23,7 +24,7 @@ class Command(BaseCommand):
         if adapter is None:
             raise CommandError(f"{user.username} manages no adapter {options['adapter']}.")
         try:
-            activation.retire(adapter, user)
+            activation.retire(adapter, user, reason=options["reason"])
         except activation.ActivationRefused as refusal:
             raise CommandError(str(refusal)) from refusal
         self.stdout.write(f"{adapter.name} is unloaded; its files are kept.")

@@ -9,7 +9,14 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from finetune import activation, loading
-from finetune.models import Activation, Adapter, Dataset, InstructionPair, RetrainRule
+from finetune.models import (
+    Activation,
+    Adapter,
+    AuditEvent,
+    Dataset,
+    InstructionPair,
+    RetrainRule,
+)
 from kb.backends import get_backend
 from kb.models import Collection, User
 from tests.finetune.activating import answers, deployed, evaluate, make_adapter, make_run, speaker
@@ -146,7 +153,7 @@ def test_what_answers_nobody_is_unloaded_and_nothing_else(
 ) -> None:  # fmt: skip
     standing = deployed(adapter, alice)
     where = f"/api/v1/adapters/{adapter.pk}/unload/"
-    refused = as_alice.post(where)
+    refused = as_alice.generic("POST", where)  # with no body at all
     assert (refused.status_code, refused.json()["code"]) == (409, "not_now")
     assert "may still answer somebody" in refused.json()["detail"]
     with pytest.raises(CommandError, match="may still answer somebody"):
@@ -157,10 +164,15 @@ def test_what_answers_nobody_is_unloaded_and_nothing_else(
     activation.take_back(standing, alice, state="rolled_back", reason="Worse.")
     with loading.wanted(tmp_path) as wanted:
         wanted[adapter.name] = "/x"
-    assert as_alice.post(where).json()["retired_at"] is not None
+    gone = as_alice.post(where, {"reason": "Memory."}, content_type=JSON)
+    assert gone.json()["retired_at"] is not None
     assert loading.read_wanted(tmp_path)[0] == {}
-    call_command("unload", adapter.name, user="alice")
+    call_command("unload", adapter.name, user="alice", reason="Once more.")
     assert "its files are kept" in capsys.readouterr().out
+    told = AuditEvent.objects.filter(action="unloaded", subject_id=adapter.pk).order_by("pk")
+    assert [(event.user, event.detail["reason"]) for event in told] == [
+        (alice, "Memory."), (alice, "Once more."),
+    ]  # fmt: skip
 
 
 def test_rule_ledger_and_erasure(

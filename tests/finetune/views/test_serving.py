@@ -9,7 +9,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from finetune.models import Activation, Adapter, Dataset, RetrainRule
+from finetune import loading
+from finetune.models import Activation, Adapter, AuditEvent, Dataset, RetrainRule
 from kb.backends import get_backend
 from kb.models import Collection, Job, User
 from tests.conftest import AddDocument
@@ -193,6 +194,20 @@ def test_the_adapters_page_leads_on(page: Client, adapter: Adapter, alice: User)
     assert "Its evaluation passed." in text(page, "adapter", adapter.pk)
     deployed(adapter, alice)
     assert "It serves now." in text(page, "adapter", adapter.pk)
+
+
+def test_an_owner_unloads_what_answers_nobody_and_says_why(
+    page: Client, adapter: Adapter, alice: User, model_server: Any, tmp_path: Path
+) -> None:
+    model_server.MODEL_SERVER_KIND, model_server.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    loading.write_state(tmp_path, loading.SupervisorState(revision=9), {})
+    evaluate(adapter)
+    Adapter.objects.update(is_wanted=True)
+    assert 'name="reason"' in text(page, "adapter", adapter.pk)
+    page.post(reverse("adapter_retire", args=[adapter.pk]), {"reason": "It is old."})
+    told = AuditEvent.objects.get(action="unloaded", subject_id=adapter.pk)
+    assert (told.user, told.detail["reason"]) == (alice, "It is old.")
+    assert "Unload it" not in text(page, "adapter", adapter.pk)
 
 
 # --- The loop ------------------------------------------------------------------------------------
