@@ -1,13 +1,14 @@
 """Fixtures that every test may use."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.db import connections
+from django.db import connection, connections, transaction
 
 from kb.models import Collection, Document, Job, User
 from tests.model_server import model_server, model_server_process
@@ -63,6 +64,21 @@ def collection(alice: User, bob: User) -> Collection:
     made.grant(alice, "owner")
     made.grant(bob, "reader")
     return made
+
+
+@contextmanager
+def tried(subtests: pytest.Subtests, name: str) -> Iterator[None]:
+    """Try one thing of many in the same world: it fails alone, and what it wrote is taken back.
+
+    Only where the test runs in a transaction; with committed rows it has to be the only one.
+    """
+    with subtests.test(name):
+        if not connection.in_atomic_block:
+            yield
+            return
+        with transaction.atomic():
+            yield
+            transaction.set_rollback(True)
 
 
 def work_off() -> None:

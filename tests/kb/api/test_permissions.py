@@ -3,8 +3,8 @@
 A new operation fails here until BODIES and WRITES know it.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -15,11 +15,13 @@ from pytest_django import Settings
 from finetune.models import InstructionPair, PairImport
 from kb.api.base import AsyncApiView
 from kb.models import ApiToken, Collection, Conversation, Document, Message, User
+from tests.conftest import tried
 from tests.kb.api.client import ApiClient, document
 from tests.kb.api.conftest import client_of, secret_of
 
 MISSING = 987_654_321
 JSON = "application/json"
+Operation = tuple[str, str]  # method and path
 # A body that would be taken, by method and the end of the path.
 BODIES = {
     ("patch", "collections/{id}/"): {"description": "changed"},
@@ -61,7 +63,7 @@ OPERATIONS = [
     for method in operations
 ]
 # Asynchronous views look from a thread of their own, which sees only what is committed; that costs
-# each test half a second, so the others do without.
+# each test half a second, so the others do without and share one world.
 committed = pytest.mark.django_db(transaction=True)
 
 
@@ -70,12 +72,16 @@ def is_async(path: str) -> bool:
     return issubclass(view.cls, AsyncApiView)  # type: ignore[attr-defined]
 
 
-def each(operations: list[tuple[str, str]]) -> list[Any]:
-    """The operations as parameters, each with the database that its view needs."""
-    return [
-        pytest.param(method, path, marks=[committed] if is_async(path) else [])
-        for method, path in operations
-    ]
+def walk(operations: Sequence[Operation]) -> pytest.MarkDecorator:
+    """Give a test the operations: all whose views are synchronous at once, the others one by one."""
+    alone = [operation for operation in operations if is_async(operation[1])]
+    return pytest.mark.parametrize(
+        "operations",
+        [
+            pytest.param([o for o in operations if o not in alone], id="synchronous"),
+            *(pytest.param([o], id=" ".join(o), marks=committed) for o in alone),
+        ],
+    )
 
 
 WITH_ID = [(method, path) for method, path in OPERATIONS if "{id}" in path]
@@ -141,46 +147,63 @@ def send(client: ApiClient, method: str, path: str, pk: int, member_id: int = 1)
     return getattr(client, method)(address, body, content_type=JSON)
 
 
-@pytest.mark.parametrize(("method", "path"), each(WITH_ID))
+@walk(WITH_ID)
 def test_a_foreign_id_answers_exactly_like_a_missing_one(
-    method: str, path: str, ids: dict[str, int], as_charlie: ApiClient
+    operations: list[Operation],
+    ids: dict[str, int],
+    as_charlie: ApiClient,
+    subtests: pytest.Subtests,
 ) -> None:
-    foreign = send(as_charlie, method, path, ids[path.split("/")[0]], ids["member"])
-    missing = send(as_charlie, method, path, MISSING, MISSING)
+    for method, path in operations:
+        with tried(subtests, f"{method} {path}"):
+            foreign = send(as_charlie, method, path, ids[path.split("/")[0]], ids["member"])
+            missing = send(as_charlie, method, path, MISSING, MISSING)
 
-    assert foreign.status_code == 404
-    assert foreign.content == missing.content
-    assert {k: v for k, v in foreign.items() if k != "Date"} == dict(missing.items())
+            assert foreign.status_code == 404
+            assert foreign.content == missing.content
+            assert {k: v for k, v in foreign.items() if k != "Date"} == dict(missing.items())
 
 
-@pytest.mark.parametrize(("method", "path"), each([o for o in WITH_ID if o not in NEEDS_MORE]))
+@walk([o for o in WITH_ID if o not in NEEDS_MORE])
 def test_an_owner_is_not_refused(
-    method: str, path: str, ids: dict[str, int], alice: User, charlie: User
+    operations: list[Operation],
+    ids: dict[str, int],
+    alice: User,
+    charlie: User,
+    subtests: pytest.Subtests,
 ) -> None:
-    response = send(client_of(alice), method, path, ids[path.split("/")[0]], ids["member"])
+    for method, path in operations:
+        with tried(subtests, f"{method} {path}"):
+            response = send(client_of(alice), method, path, ids[path.split("/")[0]], ids["member"])
 
-    assert response.status_code in (200, 201, 202, 204, 409)
+            assert response.status_code in (200, 201, 202, 204, 409)
 
 
-@pytest.mark.parametrize(("method", "path"), each(OWNERS_ONLY))
+@walk(OWNERS_ONLY)
 def test_a_reader_is_told_that_this_is_not_theirs_to_do(
-    method: str, path: str, ids: dict[str, int], as_bob: ApiClient
+    operations: list[Operation], ids: dict[str, int], as_bob: ApiClient, subtests: pytest.Subtests
 ) -> None:
-    response = send(as_bob, method, path, ids[path.split("/")[0]], ids["member"])
+    for method, path in operations:
+        with tried(subtests, f"{method} {path}"):
+            response = send(as_bob, method, path, ids[path.split("/")[0]], ids["member"])
 
-    assert response.status_code == 403
-    assert response.json()["code"] == "permission_denied"
+            assert response.status_code == 403
+            assert response.json()["code"] == "permission_denied"
 
 
-@pytest.mark.parametrize(("method", "path"), each(OPERATIONS))
+@walk(OPERATIONS)
 def test_nobody_comes_in_without_a_token_or_session(
-    method: str, path: str, ids: dict[str, int]
+    operations: list[Operation], ids: dict[str, int], subtests: pytest.Subtests
 ) -> None:
-    response = send(ApiClient(), method, path, ids.get(path.split("/")[0], 1), ids["member"])
+    for method, path in operations:
+        with tried(subtests, f"{method} {path}"):
+            response = send(
+                ApiClient(), method, path, ids.get(path.split("/")[0], 1), ids["member"]
+            )
 
-    assert response.status_code == 401
-    assert response.json()["code"] == "not_authenticated"
-    assert response["WWW-Authenticate"].startswith("Bearer")
+            assert response.status_code == 401
+            assert response.json()["code"] == "not_authenticated"
+            assert response["WWW-Authenticate"].startswith("Bearer")
 
 
 def spoil_expiry(token: ApiToken) -> None:
@@ -212,19 +235,20 @@ def test_a_token_that_no_longer_holds_opens_nothing(spoil, header: str, alice: U
         assert (response.status_code, response.json()["code"]) == (401, "invalid_token")
 
 
-@pytest.mark.parametrize(("method", "path"), each([o for o in OPERATIONS if o[1] != "me/"]))
+@walk([o for o in OPERATIONS if o[1] != "me/"])
 def test_a_token_without_the_scope_is_refused_before_anything_is_looked_up(
-    method: str, path: str, ids: dict[str, int], alice: User
+    operations: list[Operation], ids: dict[str, int], alice: User, subtests: pytest.Subtests
 ) -> None:
-    operation = document()["paths"]["/api/v1/" + path][method]
-    named = operation["description"].rpartition("Token scope: ")[2]
-    others = [s for s in ApiToken.Scope.values if f"`{s}`" not in named]
+    for method, path in operations:
+        with tried(subtests, f"{method} {path}"):
+            operation = document()["paths"]["/api/v1/" + path][method]
+            named = operation["description"].rpartition("Token scope: ")[2]
+            others = [s for s in ApiToken.Scope.values if f"`{s}`" not in named]
+            pk = ids[path.split("/")[0]] if "{" in path else 1
 
-    response = send(
-        client_of(alice, *others), method, path, ids[path.split("/")[0]] if "{" in path else 1
-    )
+            response = send(client_of(alice, *others), method, path, pk)
 
-    assert (response.status_code, response.json()["code"]) == (403, "missing_scope")
+            assert (response.status_code, response.json()["code"]) == (403, "missing_scope")
 
 
 @pytest.mark.parametrize("path", [path for m, path in OPERATIONS if m == "get" and "{" not in path])
