@@ -29,6 +29,7 @@ from finetune.models import (
 )
 from finetune.urls import urlpatterns
 from kb.models import Collection, Conversation, Job, Message, User
+from tests.conftest import tried
 
 pytestmark = pytest.mark.django_db
 MISSING, SWEEP = 987_654_321, "5eeb"
@@ -110,54 +111,67 @@ def bare(response: HttpResponse) -> tuple[int, bytes, dict[str, str]]:
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-@pytest.mark.parametrize("route", WITH_ID, ids=lambda route: route.name)
 @pytest.mark.parametrize("who", ["bob", "charlie"])
 def test_who_does_not_curate_gets_what_a_missing_id_gets(
-    route: URLPattern, method: str, who: str, ids: dict[str, int], charlie: User, client: Client
+    method: str,
+    who: str,
+    ids: dict[str, int],
+    charlie: User,
+    client: Client,
+    subtests: pytest.Subtests,
 ) -> None:
     client.force_login(User.objects.get(username=who))
-    answer = send(client, method, address(route, ids))
-    if route.name in ("adapter", "arena") and (who, method) == ("bob", "get"):
-        assert answer.status_code == 200, "who may be served by an adapter sees what it is"
-        return
-    assert answer.status_code in (404, 405)
-    assert bare(answer) == bare(send(client, method, address(route, None)))
+    for route in WITH_ID:
+        with tried(subtests, str(route.name)):
+            answer = send(client, method, address(route, ids))
+            if route.name in ("adapter", "arena") and (who, method) == ("bob", "get"):
+                assert answer.status_code == 200, "who may be served by an adapter sees what it is"
+                continue
+            assert answer.status_code in (404, 405)
+            assert bare(answer) == bare(send(client, method, address(route, None)))
 
 
-@pytest.mark.parametrize("route", WITH_ID, ids=lambda route: route.name)
 def test_a_pair_with_a_closed_source_is_as_good_as_missing(
-    route: URLPattern, ids: dict[str, int], alice: User, pair: InstructionPair, client: Client
+    ids: dict[str, int],
+    alice: User,
+    pair: InstructionPair,
+    client: Client,
+    subtests: pytest.Subtests,
 ) -> None:
-    if not str(route.pattern).startswith("curate/pair/"):
-        return
     PairSource.objects.create(
         pair=pair, marker=1, collection=Collection.objects.create(name="Closed"),
         document_name="a", document_key=1, title="A", start=0, end=1, text="a",
     )  # fmt: skip
     client.force_login(alice)
-    for method in ("get", "post"):
-        answer = send(client, method, address(route, ids))
-        assert answer.status_code in (404, 405)
-        assert bare(answer) == bare(send(client, method, address(route, None)))
+    for route in WITH_ID:
+        if not str(route.pattern).startswith("curate/pair/"):
+            continue
+        for method in ("get", "post"):
+            with tried(subtests, f"{method} {route.name}"):
+                answer = send(client, method, address(route, ids))
+                assert answer.status_code in (404, 405)
+                assert bare(answer) == bare(send(client, method, address(route, None)))
 
 
-@pytest.mark.parametrize("route", urlpatterns, ids=lambda route: route.name)
 def test_nobody_sees_anything_without_signing_in(
-    route: URLPattern, ids: dict[str, int], client: Client
+    ids: dict[str, int], client: Client, subtests: pytest.Subtests
 ) -> None:
-    answer = client.get(address(route, ids))
-    assert answer.status_code == 302
-    assert answer["Location"].startswith(reverse("login"))
+    for route in urlpatterns:
+        with tried(subtests, str(route.name)):
+            answer = client.get(address(route, ids))
+            assert answer.status_code == 302
+            assert answer["Location"].startswith(reverse("login"))
 
 
-@pytest.mark.parametrize("route", WITHOUT, ids=lambda route: route.name)
 def test_a_page_without_an_id_shows_others_nothing(
-    route: URLPattern, ids: dict[str, int], charlie: User, client: Client
+    ids: dict[str, int], charlie: User, client: Client, subtests: pytest.Subtests
 ) -> None:
     client.force_login(charlie)
-    answer = client.get(address(route, ids))
-    assert answer.status_code in (200, 404, 405)
-    page = answer.content.decode()
-    assert "Glaciers" not in page
-    assert "When?" not in page
-    assert "Field notes" not in page
+    for route in WITHOUT:
+        with tried(subtests, str(route.name)):
+            answer = client.get(address(route, ids))
+            assert answer.status_code in (200, 404, 405)
+            page = answer.content.decode()
+            assert "Glaciers" not in page
+            assert "When?" not in page
+            assert "Field notes" not in page
