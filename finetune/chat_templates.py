@@ -5,6 +5,7 @@ reference, evaluation and every server must render the same tokens, also next mo
 them takes the template from here.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,12 @@ def on_one_day(template: Any) -> Any:
     if not template or "strftime_now" not in template or template.startswith(ON_ONE_DAY):
         return template
     return ON_ONE_DAY + template
+
+
+def fingerprint(template: Any) -> str:
+    """Give the SHA-256 that manifests keep of a template: of what the base wrote, without the day."""
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.removeprefix(ON_ONE_DAY).encode()).hexdigest()
 
 
 def template_of(read: ReadFile) -> str | None:

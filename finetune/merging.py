@@ -2,12 +2,13 @@
 
     python -m finetune.merging BASE ADAPTER OUT [--dtype float32]
 
-This asks nobody whether the adapter passed its evaluation, and for whom it is: a merged model answers
-everybody by what it learned. `manage.py merge_adapter` asks.
+Folders know neither whether the adapter passed its evaluation nor for whom it is: a merged model
+answers everybody by what it learned. `manage.py merge_adapter` asks the database, and refuses. Either
+way the folder carries what was asked, in its manifest and its card.
 
 Merged in fp32, written in bf16 unless told, with the key names that transformers 4 reads beside
 today's: TGI's last release would otherwise refuse the tokenizer and lose the rope settings without a
-word. What was written is loaded again and must answer as the adapter did.
+word. What was written is loaded again, must ask as training did and answer as the adapter did.
 """
 
 import argparse
@@ -20,12 +21,19 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from finetune import checkpoints, contract, probe, reference
+from finetune import chat_templates, checkpoints, contract, probe, recipe, reference
 
 # How far log-probabilities may move, in nats: a rounding of weights to 8 bits of mantissa shifts them.
 TOLERANCE = {"bfloat16": 0.25, "float32": 1e-3}
+CARD = "README.md"
+# `passed` is None where nobody asked; `against`: what the gate said.
+NOT_ASKED: dict[str, Any] = {"gate": {"passed": None, "against": []}}
+OTHER_TEMPLATE = (
+    "The base's chat template is not the one that the adapter was trained with. Take the base as it"
+    " was then."
+)
 
 
 class CannotMerge(Exception):
@@ -51,7 +59,8 @@ def merge(
 ) -> Merged:
     """Write the merged model to `out`, whole or not at all, once it has proved to be the same.
 
-    `about` goes into its manifest, beside what it was made of. Raises CannotMerge, also when the re-test fails.
+    `about` goes into its manifest, beside what it was made of; with `gate` as in NOT_ASKED. Raises
+    CannotMerge, also when the re-test fails.
     """
     if out.exists():
         raise CannotMerge(f"{out} exists already.")
@@ -62,11 +71,21 @@ def merge(
             "Our own model server serves it."
         )
     asked = probe.Reference.read(adapter)
+    tokenizer = _tokenizer(base, adapter)
+    made_of = {
+        "base": str(base),
+        "adapter": adapter.name,
+        "dtype": dtype,
+        "template_sha256": chat_templates.fingerprint(tokenizer.chat_template),
+    }
+    told = {**(about or NOT_ASKED), **made_of}
     distance = 0.0
 
     def write(aside: Path) -> None:
         nonlocal distance
-        _write(base, adapter, aside, dtype)
+        _write(base, adapter, tokenizer, aside, dtype)
+        (aside / CARD).write_text(card(out.name, told))
+        _check_prompts(aside, asked)
         distance = _distance(aside, asked)
         if distance > TOLERANCE[dtype]:
             raise CannotMerge(
@@ -74,24 +93,39 @@ def merge(
                 f"{TOLERANCE[dtype]:g} are allowed. Write it in float32."
             )
 
-    made_of = {"base": str(base), "adapter": adapter.name, "dtype": dtype}
-    checkpoints.publish(out, write, about={**(about or {}), **made_of})
+    checkpoints.publish(out, write, about=told)
     return Merged(out, distance, len(asked.samples))
 
 
-def _write(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
+def _tokenizer(base: Path, adapter: Path) -> PreTrainedTokenizerBase:
+    """Load the base's tokenizer with the template of the training. Raises CannotMerge."""
+    try:
+        tokenizer = recipe.load_tokenizer(base)
+    except recipe.RecipeError as error:
+        raise CannotMerge(str(error)) from error
+    trained_with = (checkpoints.manifest_of(adapter) or {}).get("template_sha256")
+    if trained_with not in (None, chat_templates.fingerprint(tokenizer.chat_template)):
+        raise CannotMerge(OTHER_TEMPLATE)
+    return tokenizer
+
+
+def _write(
+    base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str
+) -> None:
     plain = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     model = PeftModel.from_pretrained(plain, str(adapter), autocast_adapter_dtype=False)
     merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
     merged.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     tokenizer.save_pretrained(folder)
     _amend(folder / "config.json", _older_keys(folder / "config.json", dtype))
     _amend(
         folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": tokenizer.chat_template},
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "chat_template": _older_form(tokenizer.chat_template),
+        },
     )
 
 
@@ -106,8 +140,24 @@ def _older_keys(path: Path, dtype: str) -> dict[str, Any]:
     return older
 
 
+def _older_form(template: Any) -> Any:
+    """Give the list that transformers 4 reads where a base has several templates by their names."""
+    if isinstance(template, str):
+        return template
+    return [{"name": name, "template": text} for name, text in template.items()]
+
+
 def _amend(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}, indent=2) + "\n")
+
+
+def _check_prompts(folder: Path, asked: probe.Reference) -> None:
+    """Raise CannotMerge unless who reads the folder alone asks what the adapter was asked."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    for sample in asked.samples:
+        rendered = tokenizer.apply_chat_template(list(sample.messages), add_generation_prompt=True)
+        if tuple(rendered["input_ids"]) != sample.prompt_ids:
+            raise CannotMerge(OTHER_TEMPLATE)
 
 
 def _distance(folder: Path, asked: probe.Reference) -> float:
@@ -117,6 +167,43 @@ def _distance(folder: Path, asked: probe.Reference) -> float:
     pairs = zip(answers, asked.samples, strict=True)
     close = TOLERANCE["bfloat16"]
     return max(probe.distance(answer, sample.adapter, close) for answer, sample in pairs)
+
+
+def card(name: str, about: Mapping[str, Any]) -> str:
+    """Say what a merged model is made of, whether the gate was passed, and for whom it is. Markdown."""
+    readers = ", ".join(each["name"] for each in about.get("audience", []))
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"`{about['base']}` with the adapter `{about['adapter']}` merged into it, in"
+            f" {about['dtype']}. Nothing but a new merge changes it; `manifest.json` has the hashes.",
+            "",
+            "## The gate",
+            "",
+            _of_gate(about),
+            "",
+            "## Who may be served by it",
+            "",
+            f"Only people who may read all of: {readers}."
+            if readers
+            else "Only people who may read everything the adapter learned from.",
+            "",
+        ]
+    )
+
+
+def _of_gate(about: Mapping[str, Any]) -> str:
+    gate = about.get("gate", NOT_ASKED["gate"])
+    if gate["passed"] is None:
+        return (
+            "Not asked: it was merged from folders, which do not know whether the adapter passed its"
+            " evaluation."
+        )
+    if gate["passed"]:
+        return f"Passed, by evaluation {about['evaluation']}."
+    against, why = " ".join(gate["against"]), about["override_reason"]
+    return f"Not passed: {against} {about['merged_by']} merged it nevertheless: {why}"
 
 
 def main() -> int:
@@ -132,6 +219,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{merged.folder} answers {merged.asked} questions as the adapter did.")
+    print("Nobody asked whether the adapter passed its evaluation; its card says so, too.")
     print("Serve it only to people who may read everything the adapter learned from.")
     return 0
 

@@ -264,9 +264,6 @@ def _about(
     device: Accelerator,
 ) -> dict[str, Any]:
     """Gather what the result depends on; a checkpoint of other facts is not gone on with."""
-    template = tokenizer.chat_template
-    if not isinstance(template, str):
-        template = json.dumps(template, sort_keys=True)
     return {
         "config": config.to_dict(),
         "data_sha256": checkpoints.sha256_of(data),
@@ -278,9 +275,7 @@ def _about(
                 **checkpoints.hashes_of(base, "*.json"),
             },
         },
-        "template_sha256": hashlib.sha256(
-            template.removeprefix(chat_templates.ON_ONE_DAY).encode()
-        ).hexdigest(),
+        "template_sha256": chat_templates.fingerprint(tokenizer.chat_template),
         "processes": device.num_processes,
         "device": device_name(),
     }

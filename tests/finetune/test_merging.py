@@ -1,6 +1,7 @@
 """An adapter merged into its base answers as before, also after it was written and read."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from finetune import contract, merging, recipe, reference
+from finetune import chat_templates, contract, merging, recipe, reference
 from tests.finetune import tiny
+from tests.finetune.test_chat_templates import DATED, on_the
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -39,7 +41,69 @@ def test_a_merged_model_answers_as_its_adapter(
     tokenizer = json.loads((merged.folder / "tokenizer_config.json").read_text())
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert "message" in tokenizer["chat_template"]
-    assert json.loads((merged.folder / "manifest.json").read_text())["adapter"] == adapter.name
+    manifest = json.loads((merged.folder / "manifest.json").read_text())
+    assert manifest["adapter"] == adapter.name
+    assert manifest["gate"] == {"passed": None, "against": []}, "folders do not know"
+    assert "Not asked: it was merged from folders" in (merged.folder / merging.CARD).read_text()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_merged_model_is_asked_as_in_the_training_on_any_day(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    dated = dated_base(base, tmp_path / "dated", several=several)
+    on_the(1, monkeypatch)
+    adapter = trained(dated, tmp_path)
+    on_the(2, monkeypatch)
+    merged = merging.merge(dated, adapter, tmp_path / "merged", dtype="float32")
+
+    on_the(3, monkeypatch)
+    chat = reference.shortest_chats(tmp_path / "snapshot.jsonl")[0]
+    learned = reference._render(recipe.load_tokenizer(dated), chat)
+    assert reference._render(AutoTokenizer.from_pretrained(merged.folder), chat) == learned
+    # As servers read it that look into one file only.
+    (merged.folder / chat_templates.TEMPLATE).unlink()
+    shutil.rmtree(merged.folder / "additional_chat_templates", ignore_errors=True)
+    assert reference._render(AutoTokenizer.from_pretrained(merged.folder), chat) == learned
+
+
+def dated_base(base: Path, folder: Path, *, several: bool) -> Path:
+    """Give the tiny base with a template that writes the day, alone or as one of several."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    shutil.copytree(base, folder)
+    dated = DATED + tokenizer.chat_template
+    tokenizer.chat_template = {"default": dated, "short": "{{ 1 }}"} if several else dated
+    for left in (folder / chat_templates.TEMPLATE, folder / chat_templates.CONFIG):
+        left.unlink()
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_base_whose_template_changed_since_the_training_is_refused(
+    base: Path, tmp_path: Path
+) -> None:
+    adapter = trained(base, tmp_path)
+    changed = shutil.copytree(base, tmp_path / "changed")
+    template = changed / chat_templates.TEMPLATE
+    template.write_text("{{ 'Be brief. ' }}" + template.read_text())
+    with pytest.raises(merging.CannotMerge, match="not the one that the adapter was trained with"):
+        merging.merge(changed, adapter, tmp_path / "merged")
+    # Without a manifest, as of adapters of elsewhere, what was asked after training tells.
+    (adapter / "manifest.json").unlink()
+    with pytest.raises(merging.CannotMerge, match="not the one that the adapter was trained with"):
+        merging.merge(changed, adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_the_card_says_whether_the_gate_was_passed() -> None:
+    told = {"base": "base", "adapter": "notes-v1", "dtype": "bfloat16", "evaluation": 12}
+    passed = merging.card("notes", {**told, "gate": {"passed": True, "against": []}})
+    assert "Passed, by evaluation 12." in passed
+    assert "Only people who may read everything the adapter learned from." in passed
 
 
 def test_a_merge_that_changes_answers_leaves_nothing(

@@ -84,13 +84,14 @@ def _check_readers(adapter: Adapter) -> None:
 
 def _about(adapter: Adapter, user: User, override: str, *, asserted: bool) -> dict[str, Any]:
     """Say what the folder's manifest and the log keep: for whom it is, and by whose word."""
-    newest = activation.newest_evaluation(adapter)
+    newest, against = activation.newest_evaluation(adapter), activation.gate(adapter)
     collections = adapter.audience.order_by("pk")
     return {
         "audience": [{"id": each.pk, "name": each.name} for each in collections],
         "audience_size": adapter.audience_size,
         "everybody_may_read": asserted,
         "evaluation": newest.pk if newest else None,
+        "gate": {"passed": not against, "against": against},
         "override_reason": override,
         "merged_by": user.username,
     }

@@ -99,9 +99,15 @@ def test_the_manifest_and_the_log_keep_for_whom_it_is_and_by_whose_word(
         "audience_size": 1,
         "everybody_may_read": True,
         "evaluation": None,
+        "gate": {"passed": False, "against": ["The adapter was not evaluated."]},
         "override_reason": "A trial.",
         "merged_by": "alice",
     }
     assert kept.items() <= manifest.items()
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert (
+        "Not passed: The adapter was not evaluated. alice merged it nevertheless: A trial." in card
+    )
+    assert "Only people who may read all of: Field notes." in card
     event = AuditEvent.objects.get(action="exported", subject_kind="adapter")
     assert event.detail == {"merged": str(tmp_path / "merged"), **kept}
