@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_django import Settings
+
+from kb.backends import get_backend
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,19 @@ class ModelServer:
         with opener.open(urllib.request.Request(self.url + path, data), timeout=10) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
+
+
+@contextmanager
+def answering(settings: Settings, **options: str) -> Iterator[None]:
+    """Let a model server write the answers; its generator takes the options."""
+    settings.GENERATOR_NAME = "chat_completions"
+    settings.GENERATOR = {
+        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
+        "OPTIONS": options,
+    }
+    get_backend.cache_clear()
+    yield
+    get_backend.cache_clear()
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """A data set of the collection "Field notes", which alice curates and bob only reads."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from finetune import quality
-from finetune.models import Dataset, InstructionPair
+from finetune.models import Adapter, Dataset, InstructionPair
 from kb.models import Collection
 from tests.finetune import tiny
+from tests.finetune.activating import make_adapter
+from tests.model_server import answering
 
 
 @pytest.fixture
@@ -25,6 +29,19 @@ def pair(dataset: Dataset) -> InstructionPair:
         content_hash=quality.content_hash(**content),
         **content,
     )
+
+
+@pytest.fixture
+def adapter(dataset: Dataset, tmp_path: Path) -> Adapter:
+    return make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+
+
+@pytest.fixture
+def away(settings: Settings) -> Iterator[None]:
+    """A model server that nobody can reach."""
+    settings.MODEL_SERVER_URL = settings.MODEL_SERVER_ADMIN_URL = "http://127.0.0.1:9"
+    with answering(settings, url=settings.MODEL_SERVER_URL, base_model="tgi"):
+        yield
 
 
 @pytest.fixture(scope="session")

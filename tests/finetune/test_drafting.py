@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from pytest_django.fixtures import Settings
@@ -11,7 +11,7 @@ from kb.backends import get_backend
 from kb.models import Collection, Document, Job, User
 from kb.prompts import NOT_IN_DOCUMENTS
 from tests.conftest import AddDocument
-from tests.model_server import ModelServer
+from tests.model_server import ModelServer, answering
 
 pytestmark = pytest.mark.django_db
 PLAIN = {"distractors": 0, "abstentions": 0}
@@ -226,20 +226,9 @@ def test_one_run_a_data_set_at_a_time(notes: Document, dataset: Dataset, alice: 
 
 
 @pytest.fixture
-def asks_model(settings: Settings, model_server: ModelServer) -> ModelServer:
-    settings.GENERATOR_NAME = "chat_completions"
-    settings.GENERATOR = {
-        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
-        "OPTIONS": {"url": model_server.url, "base_model": "stub-normal"},
-    }
-    get_backend.cache_clear()
-    return model_server
-
-
-@pytest.fixture(autouse=True)
-def fresh_backends() -> object:
-    yield
-    get_backend.cache_clear()
+def asks_model(settings: Settings, model_server: ModelServer) -> Iterator[ModelServer]:
+    with answering(settings, url=model_server.url, base_model="stub-normal"):
+        yield model_server
 
 
 def test_a_model_server_drafts_in_every_style(

@@ -13,7 +13,7 @@ from finetune.models import Dataset, Evaluation
 from kb.backends import get_backend
 from kb.models import Job
 from tests.finetune.answered import adapter_of, answered
-from tests.model_server import ModelServer, running
+from tests.model_server import ModelServer, answering, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,14 +25,8 @@ def no_judge_of_its_own(settings: Settings) -> None:
 
 @pytest.fixture
 def judge(settings: Settings, model_server: ModelServer) -> object:
-    settings.GENERATOR_NAME = "chat_completions"
-    settings.GENERATOR = {
-        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
-        "OPTIONS": {"url": model_server.url, "base_model": "stub-normal"},
-    }
-    get_backend.cache_clear()
-    yield model_server
-    get_backend.cache_clear()
+    with answering(settings, url=model_server.url, base_model="stub-normal"):
+        yield model_server
 
 
 async def test_the_better_answer_wins_wherever_it_stands(judge: object) -> None:

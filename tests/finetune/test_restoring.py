@@ -3,41 +3,29 @@
 With a real server that starts anew: tests/finetune/test_activation.py.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 from finetune import loading, restoring
-from finetune.models import Adapter, Dataset
-from kb.backends import get_backend
+from finetune.models import Adapter
 from kb.models import ModelDeployment, User
-from tests.finetune.activating import deployed, make_adapter
+from tests.finetune.activating import deployed
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def away(settings: Any, tmp_path: Path) -> Iterator[Any]:
-    """A model server that nobody can reach."""
+def nobody_answers(away: None, settings: Settings, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path
-    settings.MODEL_SERVER_URL = settings.MODEL_SERVER_ADMIN_URL = "http://127.0.0.1:9"
-    settings.GENERATOR = {
-        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
-        "OPTIONS": {"url": settings.MODEL_SERVER_URL, "base_model": "tgi"},
-    }
-    get_backend.cache_clear()
-    yield settings
-    get_backend.cache_clear()
 
 
 @pytest.fixture
-def adapter(dataset: Dataset, alice: User, tmp_path: Path) -> Adapter:
-    made = make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+def adapter(adapter: Adapter, alice: User) -> Adapter:
     Adapter.objects.update(is_wanted=True)
-    deployed(made, alice)
-    return made
+    deployed(adapter, alice)
+    return adapter
 
 
 def test_a_server_that_is_away_is_said_once_and_blamed_on_no_adapter(
@@ -60,10 +48,10 @@ def test_nothing_is_asked_for_what_serves_another_base_or_was_unloaded(
 
 
 def test_tgi_is_asked_again_for_what_its_supervisor_left_out(
-    adapter: Adapter, away: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    adapter: Adapter, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    away.MODEL_SERVER_KIND, away.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    settings.MODEL_SERVER_KIND, settings.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
     monkeypatch.setattr(restoring, "TGI_WAIT_S", 0.5)
     refused = loading.SupervisorState((), {adapter.name: "It is dropped."}, revision=100)
     loading.write_state(tmp_path, refused, {})

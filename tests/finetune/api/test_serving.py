@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
 from django.utils import timezone
+from pytest_django import Settings
 
 from finetune import activation, loading
 from finetune.models import (
@@ -19,29 +20,12 @@ from finetune.models import (
 )
 from kb.backends import get_backend
 from kb.models import Collection, User
-from tests.finetune.activating import answers, deployed, evaluate, make_adapter, make_run, speaker
+from tests.finetune.activating import answers, deployed, evaluate, make_run, speaker
 from tests.finetune.test_snapshots import write_pair
 from tests.kb.api.client import ApiClient
 
 JSON = "application/json"
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def generated(settings: Any) -> Any:
-    settings.MODEL_SERVER_URL = "http://127.0.0.1:9"
-    settings.GENERATOR = {
-        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
-        "OPTIONS": {"url": settings.MODEL_SERVER_URL, "base_model": "tgi"},
-    }
-    get_backend.cache_clear()
-    yield settings
-    get_backend.cache_clear()
-
-
-@pytest.fixture
-def adapter(dataset: Dataset, tmp_path: Path) -> Adapter:
-    return make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("away")]
 
 
 def ask(client: ApiClient, adapter: Adapter, **fields: Any) -> Any:
@@ -94,9 +78,9 @@ def test_it_is_taken_back_and_the_answers_are_counted(
 
 def test_a_second_person_approves_or_the_first_withdraws(
     as_alice: ApiClient, as_bob: ApiClient, adapter: Adapter, collection: Collection, bob: User,
-    generated: Any,
+    settings: Settings,
 ) -> None:  # fmt: skip
-    generated.SECOND_PERSON_ACTIVATES = True
+    settings.SECOND_PERSON_ACTIVATES = True
     evaluate(adapter)
     first = f"/api/v1/activations/{ask(as_alice, adapter).json()['id']}"
     assert as_alice.post(f"{first}/approve/").status_code == 409
@@ -141,9 +125,9 @@ def test_others_find_nothing(
 
 
 @pytest.fixture
-def empty_tgi(generated: Any, tmp_path: Path) -> None:
+def empty_tgi(settings: Settings, tmp_path: Path) -> None:
     """A supervisor that has nothing loaded and has read what is wanted."""
-    generated.MODEL_SERVER_KIND, generated.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    settings.MODEL_SERVER_KIND, settings.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
     loading.write_state(tmp_path, loading.SupervisorState(revision=9), {})
 
 

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django import Settings
 
 from finetune import loading
 from finetune.models import Activation, Adapter, AuditEvent, Dataset, RetrainRule
@@ -17,25 +18,7 @@ from tests.conftest import AddDocument
 from tests.finetune.activating import answers, deployed, evaluate, make_adapter, make_run
 from tests.finetune.test_snapshots import write_pair
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def model_server(settings: Any) -> Any:
-    """A server that no page may need to ask."""
-    settings.MODEL_SERVER_URL = "http://127.0.0.1:9"
-    settings.GENERATOR = {
-        "BACKEND": "kb.generators.chat_completions.ChatCompletionsGenerator",
-        "OPTIONS": {"url": settings.MODEL_SERVER_URL, "base_model": "tgi"},
-    }
-    get_backend.cache_clear()
-    yield settings
-    get_backend.cache_clear()
-
-
-@pytest.fixture
-def adapter(dataset: Dataset, tmp_path: Path) -> Adapter:
-    return make_adapter(dataset, "glacier-v1-0000000a", data_dir=tmp_path)
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("away")]
 
 
 @pytest.fixture
@@ -89,9 +72,9 @@ def test_a_closed_gate_wants_a_reason_of_its_own(page: Client, adapter: Adapter)
 
 
 def test_an_adapter_outside_the_contract_shows_why_and_no_form(
-    page: Client, adapter: Adapter, model_server: Any
+    page: Client, adapter: Adapter, settings: Settings
 ) -> None:
-    model_server.MODEL_SERVER_KIND = "tgi"
+    settings.MODEL_SERVER_KIND = "tgi"
     Adapter.objects.update(contract={"own": [], "tgi": ["TGI cannot load DoRA."]})
     shown = text(page, "activate", adapter.pk)
     assert "TGI cannot load DoRA." in shown
@@ -125,9 +108,9 @@ def test_a_foreign_adapter_is_like_a_missing_one(
 
 
 def test_another_owner_approves_and_the_asking_one_cannot(
-    client_of: Any, adapter: Adapter, alice: User, bob: User, model_server: Any
+    client_of: Any, adapter: Adapter, alice: User, bob: User, settings: Settings
 ) -> None:
-    model_server.SECOND_PERSON_ACTIVATES = True
+    settings.SECOND_PERSON_ACTIVATES = True
     evaluate(adapter)
     adapter.run.snapshot.dataset.collection.grant(bob, "owner")
     page = client_of(alice)
@@ -197,9 +180,9 @@ def test_the_adapters_page_leads_on(page: Client, adapter: Adapter, alice: User)
 
 
 def test_an_owner_unloads_what_answers_nobody_and_says_why(
-    page: Client, adapter: Adapter, alice: User, model_server: Any, tmp_path: Path
+    page: Client, adapter: Adapter, alice: User, settings: Settings, tmp_path: Path
 ) -> None:
-    model_server.MODEL_SERVER_KIND, model_server.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
+    settings.MODEL_SERVER_KIND, settings.TGI_SUPERVISOR_DIR = "tgi", str(tmp_path)
     loading.write_state(tmp_path, loading.SupervisorState(revision=9), {})
     evaluate(adapter)
     Adapter.objects.update(is_wanted=True)
