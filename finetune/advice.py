@@ -14,6 +14,14 @@ TIGHT = 0.75  # of the free memory
 GOOD_ENOUGH = 0.9
 
 
+# What comes after the rows: the report has the key once it was reached.
+STAGES = {
+    "steps": "the number of steps and the estimate of memory",
+    "tried": "the trial of three steps for time, memory and cost",
+    "base": "the answers of the base",
+}
+
+
 class Line(TypedDict):
     level: Level
     name: str
@@ -24,6 +32,7 @@ def lines(run: TrainingRun, report: dict[str, Any]) -> list[Line]:
     """Judge a report; "stop" lines keep the run from being started."""
     found = [
         _rows(report),
+        _not_reached(report),
         _lost_rows(report),
         _stop_token(report),
         _memory(report),
@@ -49,6 +58,20 @@ def _rows(report: dict[str, Any]) -> Line:
         return _line("warn", "Rows", sentence)
     kept = f"{train['kept']:,} rows to learn from, {validation['kept']:,} to check with."
     return _line("good", "Rows", kept)
+
+
+def _not_reached(report: dict[str, Any]) -> Line | None:
+    """Say what a pre-flight had not come to when its time was over."""
+    if "ended_after_minutes" not in report:
+        return None
+    missed = [words for key, words in STAGES.items() if key not in report]
+    sentence = (
+        f"The pre-flight was ended after {report['ended_after_minutes']} minutes. It did not come to"
+        f" {', nor to '.join(missed)}; what stands here it had found by then."
+    )
+    if "steps" in report and "tried" not in report:
+        sentence += " Three steps were not done in that time, so the run would be very slow here."
+    return _line("warn", "Not reached", sentence)
 
 
 def _lost_rows(report: dict[str, Any]) -> Line | None:

@@ -153,7 +153,7 @@ def _amend(path: Path, values: dict[str, Any]) -> None:
 
 def _check_prompts(folder: Path, asked: probe.Reference) -> None:
     """Raise CannotMerge unless who reads the folder alone asks what the adapter was asked."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     for sample in asked.samples:
         rendered = tokenizer.apply_chat_template(list(sample.messages), add_generation_prompt=True)
         if tuple(rendered["input_ids"]) != sample.prompt_ids:

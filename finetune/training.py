@@ -60,6 +60,7 @@ KILLED = (
     "The trial was killed, most likely for want of memory. Choose gradient checkpointing, fewer rows "
     "at once, a shorter max_length or QLoRA."
 )
+TOO_SLOW = "The pre-flight took longer than {minutes} minutes, before every row was looked at."
 SAME = (
     "It came to the very weights of the adapter {name} of the run “{run}”, which stays as it is. "
     "Change the seed or a setting to get another one."
@@ -213,12 +214,11 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
     command.append(str(settings.TRAIN_PROCESSES))
     try:
         done = subprocess.run(
-            command, cwd=settings.ROOT, capture_output=True, text=True,
+            command, cwd=settings.ROOT, capture_output=True,
             timeout=PREFLIGHT_TIMEOUT_S, env=environment(),
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        minutes = PREFLIGHT_TIMEOUT_S // 60
-        raise RunRefused(f"The pre-flight took longer than {minutes} minutes.") from None
+    except subprocess.TimeoutExpired as expired:
+        return _until_then(expired.stdout or b"")
     said = done.stdout.splitlines()
     report: dict[str, Any] = json.loads(said[-1]) if said else {}
     if done.returncode == REFUSED:
@@ -226,8 +226,17 @@ def _inspect(run: TrainingRun) -> dict[str, Any]:
     if done.returncode == -signal.SIGKILL and said:
         return {"tried": {"problem": KILLED}} | report  # or it ended after the trial
     if done.returncode:
-        raise RuntimeError(done.stderr[-LOG_TAIL:])
+        raise RuntimeError(done.stderr.decode(errors="replace")[-LOG_TAIL:])
     return report
+
+
+def _until_then(said: bytes) -> dict[str, Any]:
+    """Give what a pre-flight had found when its time was over. Raises RunRefused for nothing."""
+    whole, _, _ = said.rpartition(b"\n")  # it may have been ended in the middle of a line
+    minutes = PREFLIGHT_TIMEOUT_S // 60
+    if not whole:
+        raise RunRefused(TOO_SLOW.format(minutes=minutes))
+    return {**json.loads(whole.splitlines()[-1]), "ended_after_minutes": minutes}
 
 
 def _priced(report: dict[str, Any]) -> dict[str, Any]:

@@ -69,3 +69,18 @@ def test_what_the_preflight_asked_counts_more_than_an_evaluation(run: TrainingRu
     lines = advice.lines(run, report(base={"n": 16, "f1": 0.31}))
     (line,) = [line for line in lines if line["name"] == "To beat"]
     assert (line["level"], "31% of the words in 16 answers" in line["sentence"]) == ("good", True)
+
+
+def not_reached(run: TrainingRun, **changes: Any) -> list[str]:
+    found = advice.lines(run, report(**changes))
+    return [line["sentence"] for line in found if line["name"] == "Not reached"]
+
+
+def test_what_a_preflight_did_not_come_to_is_named(run: TrainingRun) -> None:
+    assert not_reached(run) == [], "it came to its end"
+    (sentence,) = not_reached(run, ended_after_minutes=30)
+    assert "ended after 30 minutes" in sentence
+    assert all(words in sentence for words in advice.STAGES.values())
+    assert "very slow" not in sentence, "no step was tried"
+    (sentence,) = not_reached(run, ended_after_minutes=30, steps=44, tried={"step_s": 9.0})
+    assert "did not come to the answers of the base; " in sentence

@@ -163,6 +163,52 @@ def test_a_base_that_is_not_there_ends_the_preflight_with_a_sentence(
     assert run.preflight == {}
 
 
+def ended_in_time(path: Path, *said: str) -> str:
+    """Write a pre-flight that prints its report as far as it comes, and then goes on for ever."""
+    printed = "".join(f"printf '%s' '{each}'\n" for each in said)
+    path.write_text(f"#!/bin/sh\n{printed}exec sleep 600\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_preflight_that_takes_too_long_keeps_what_it_had_found(
+    snapshot: DatasetSnapshot, alice: User, base: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    part = {"kept": 24, "truncated": 3, "dropped": 1, "masked": 1}
+    rows = {"rows": {"train": part, "validation": part}, "contract": {"own": []}}
+    memory = {**rows, "steps": 44, "memory": {"total": 5}}
+    slow = ended_in_time(
+        tmp_path / "slow", json.dumps(rows) + "\n", json.dumps(memory) + "\n", '{"rows": {"tr'
+    )
+    monkeypatch.setattr(training.sys, "executable", slow)
+    monkeypatch.setattr(training, "PREFLIGHT_TIMEOUT_S", 2)
+
+    run = looked_at(planned(snapshot, alice, base))
+
+    assert run.error == ""
+    assert run.preflight["rows"]["train"] == part
+    assert (run.preflight["steps"], run.preflight["memory"]) == (44, {"total": 5})
+    (told,) = [line for line in run.preflight["lines"] if line["name"] == "Not reached"]
+    assert told["level"] == "warn"
+    words = "did not come to the trial of three steps for time, memory and cost, nor to the answers"
+    assert words in told["sentence"]
+    assert "the run would be very slow here" in told["sentence"]
+    assert not run.is_blocked
+
+
+def test_a_preflight_that_found_nothing_in_time_says_so(
+    snapshot: DatasetSnapshot, alice: User, base: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    slow = ended_in_time(tmp_path / "slow", '{"rows": ')
+    monkeypatch.setattr(training.sys, "executable", slow)
+    monkeypatch.setattr(training, "PREFLIGHT_TIMEOUT_S", 1)
+    run = looked_at(planned(snapshot, alice, base))
+    assert "before every row was looked at" in run.error
+    assert run.preflight == {}
+
+
 def test_a_trial_that_is_killed_leaves_the_rest_of_the_report(
     snapshot: DatasetSnapshot, alice: User, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
