@@ -392,10 +392,15 @@ def _settle(base_model: str) -> None:
     )
 
 
+def speaking_adapters() -> dict[str, ModelDeployment]:
+    """Give whom each adapter may answer now, by its name; only those that some reader gets."""
+    layers = speaking(get_backend("GENERATOR").base_model)
+    return {layer.adapter_name: layer for layer in layers if layer.adapter_name}
+
+
 def speaking_names() -> set[str]:
     """Name the adapters that some reader may be answered by now."""
-    base = get_backend("GENERATOR").base_model
-    return {layer.adapter_name for layer in speaking(base) if layer.adapter_name}
+    return set(speaking_adapters())
 
 
 def seen_name(layer: ModelDeployment | None, user: User) -> str | None:

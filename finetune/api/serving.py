@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from finetune import activation, erasure, guard, ledger, retraining
 from finetune.activation import ActivationRefused
-from finetune.api.training import AdapterSerializer
+from finetune.api.training import AdapterSerializer, adapters_of
 from finetune.models import Activation, Adapter, Dataset, RetrainRule
 from kb.api.base import ApiView, CallerRequest, Input, find
 from kb.api.problems import Code, Problem
@@ -250,8 +250,7 @@ class Unloading(ApiView):
         given = self.body(ReasonInput)
         with refused():
             activation.retire(adapter, request.user, reason=given["reason"])
-        adapter.refresh_from_db()
-        return Response(AdapterSerializer(adapter).data)
+        return Response(AdapterSerializer(find(adapters_of(request.user), pk)).data)
 
 
 class Serving(ApiView):

@@ -5,19 +5,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from django.utils.functional import cached_property
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.response import Response
 
-from finetune import erasure, training
+from finetune import activation, erasure, training
 from finetune.erasure import StillNeeded
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingMetric, TrainingRun
 from finetune.training import RunRefused
 from kb.api.base import ApiView, CallerRequest, Input, find
 from kb.api.problems import Code, Problem
-from kb.models import ApiToken, User
+from kb.models import ApiToken, ModelDeployment, User
 
 READ, WRITE = (ApiToken.Scope.READ,), (ApiToken.Scope.WRITE,)
 
@@ -74,6 +75,19 @@ class MetricSerializer(serializers.ModelSerializer[TrainingMetric]):
         read_only_fields = fields
 
 
+class AnsweredSerializer(serializers.ModelSerializer[ModelDeployment]):
+    share = serializers.FloatField(read_only=True, help_text="Of conversations, 0–1.")
+    groups: Any = serializers.SlugRelatedField(
+        slug_field="name", many=True, read_only=True, help_text="Only their people, if any."
+    )
+    since = serializers.DateTimeField(source="created_at", read_only=True)
+
+    class Meta:
+        model = ModelDeployment
+        fields = ["share", "groups", "since"]
+        read_only_fields = fields
+
+
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):
     files = serializers.DictField(child=serializers.CharField(), read_only=True)
     contract = serializers.DictField(
@@ -81,14 +95,30 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
         read_only=True,
         help_text="What each kind of server would refuse.",
     )
+    gate = serializers.ChoiceField(
+        source="gate_state", choices=Adapter.Gate.choices, allow_blank=True, read_only=True,
+        help_text="By its newest evaluation; empty where you may not see that.",
+    )  # fmt: skip
+    answers = serializers.SerializerMethodField(
+        help_text="Whom it may answer now; null when nobody."
+    )
 
     class Meta:
         model = Adapter
         fields = [
-            "id", "name", "run", "base_model", "base_revision", "kind", "files", "contract", "card",
-            "erasure_note", "created_at", "retired_at",
+            "id", "name", "run", "base_model", "base_revision", "kind", "gate", "answers", "files",
+            "contract", "card", "erasure_note", "created_at", "retired_at",
         ]  # fmt: skip
         read_only_fields = fields
+
+    @extend_schema_field(AnsweredSerializer(allow_null=True))
+    def get_answers(self, adapter: Adapter) -> dict[str, Any] | None:
+        layer = self._layers.get(adapter.name)
+        return AnsweredSerializer(layer).data if layer else None
+
+    @cached_property
+    def _layers(self) -> dict[str, ModelDeployment]:
+        return activation.speaking_adapters()  # once for a whole page of adapters
 
 
 class Runs(ApiView):
@@ -200,8 +230,7 @@ class Adapters(ApiView):
     @extend_schema(responses=AdapterSerializer(many=True))
     def get(self, request: CallerRequest) -> Response:
         """List the adapters that learned only from what you may read, newest first."""
-        visible = Adapter.objects.visible_to(request.user)
-        return self.page(visible.order_by("-pk"), AdapterSerializer)
+        return self.page(adapters_of(request.user).order_by("-pk"), AdapterSerializer)
 
 
 class OneAdapter(ApiView):
@@ -210,7 +239,12 @@ class OneAdapter(ApiView):
     @extend_schema(responses=AdapterSerializer)
     def get(self, request: CallerRequest, pk: int) -> Response:
         """Read an adapter's card, the hashes of its files and which server can load it."""
-        return Response(AdapterSerializer(find(Adapter.objects.visible_to(request.user), pk)).data)
+        return Response(AdapterSerializer(find(adapters_of(request.user), pk)).data)
+
+
+def adapters_of(user: User) -> QuerySet[Adapter]:
+    """Give the adapters that the person may see, with what they are drawn with."""
+    return Adapter.objects.visible_to(user).with_gate(user)
 
 
 def runs_of(user: User) -> QuerySet[TrainingRun]:

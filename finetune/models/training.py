@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Self
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models import Count, F, Q
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from finetune.models.pairs import Dataset
@@ -135,6 +136,29 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         owned = Collection.objects.owned_by(user)
         return self.visible_to(user).filter(run__snapshot__dataset__collection__in=owned)
 
+    def with_gate(self, user: User | AnonymousUser) -> Self:
+        """Say as `gate_state` what the gate says of each, an Adapter.Gate; "" where it is not theirs.
+
+        As activation.gate decides: by the newest evaluation that is done, unless something was erased.
+        """
+        evaluations = Evaluation.objects.filter(adapter=OuterRef("pk"))
+        done = evaluations.filter(state=Evaluation.State.DONE).order_by("-pk")
+        open_ = evaluations.filter(job__state__in=[Job.State.WAITING, Job.State.RUNNING])
+        Gate = Adapter.Gate
+        return self.alias(
+            newest_passed=Subquery(done.values(found=Coalesce("passed", False))[:1])
+        ).annotate(
+            gate_state=Case(
+                When(~Q(erasure_note=""), then=Value(Gate.REFUSED)),
+                When(~Q(run__in=TrainingRun.objects.visible_to(user)), then=Value("")),
+                When(newest_passed=True, then=Value(Gate.PASSED)),
+                When(newest_passed=False, then=Value(Gate.REFUSED)),
+                When(Exists(open_), then=Value(Gate.EVALUATING)),
+                default=Value(Gate.NOT_EVALUATED),
+                output_field=models.CharField(),
+            )
+        )
+
 
 class Adapter(models.Model):
     """What a run left, under a name that is never used again: `<slug>-v<N>-<digest8>`.
@@ -143,6 +167,12 @@ class Adapter(models.Model):
     `audience`: the collections it learned from; `audience_size` their number at registration, so
     that a deleted collection opens nothing. `is_wanted`: servers should have it loaded.
     """
+
+    class Gate(models.TextChoices):
+        PASSED = "passed", "Passed"
+        REFUSED = "refused", "Not passed"
+        EVALUATING = "evaluating", "Evaluating"
+        NOT_EVALUATED = "not_evaluated", "Not evaluated"
 
     run = models.OneToOneField(TrainingRun, models.PROTECT, related_name="adapter")
     name = models.CharField(max_length=200, unique=True)
@@ -162,6 +192,7 @@ class Adapter(models.Model):
     objects = AdapterQuerySet.as_manager()
 
     if TYPE_CHECKING:
+        gate_state: str  # of AdapterQuerySet.with_gate
         evaluations: RelatedManager["Evaluation"]
         activations: RelatedManager["Activation"]
 

@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from finetune import advice, curves, devices
+from finetune import activation, advice, curves, devices
 from finetune import training as journey
 from finetune.hyperparameters import TrainingConfig
 from finetune.models import Adapter, Dataset, DatasetSnapshot, TrainingRun
@@ -229,9 +229,12 @@ def _started(run: TrainingRun, user: User) -> bool:
 
 @require_GET
 def adapters(request: PersonRequest) -> HttpResponse:
-    """List the adapters that learned only from what the person may read."""
-    visible = Adapter.objects.visible_to(request.user).select_related("run__snapshot__dataset")
-    return render(request, "finetune/adapters.html", {"adapters": visible.order_by("-pk")})
+    """List the adapters that learned only from what the person may read, and whom each answers."""
+    visible = Adapter.objects.visible_to(request.user).with_gate(request.user)
+    found = visible.select_related("run__snapshot__dataset").order_by("-pk")
+    layers = activation.speaking_adapters()
+    rows = [(each, layers.get(each.name)) for each in found]
+    return render(request, "finetune/adapters.html", {"rows": rows})
 
 
 @require_GET

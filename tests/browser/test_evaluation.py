@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Group
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from finetune.models import Adapter, ArenaVote, Dataset
-from kb.models import Collection, User
+from kb.backends import get_backend
+from kb.models import Collection, ModelDeployment, User
 from tests.browser.conftest import PHONE, Accessible, Visit, press
+from tests.finetune.activating import deployed, evaluate, make_adapter
 from tests.finetune.answered import adapter_of, answered
 
 pytestmark = pytest.mark.browser
@@ -35,6 +39,47 @@ def test_pages_fit_and_can_be_used_by_everyone(
             page.screenshot(path=picture, full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         accessible(page)
+
+
+@pytest.fixture
+def adapters(collection: Collection, alice: User, tmp_path: Path) -> list[Adapter]:
+    """One in each standing: trial, all conversations, loaded, refused, retired, not evaluated."""
+    dataset = Dataset.objects.create(collection=collection, name="Field notes, answers of winter")
+    names = [f"field-notes-v{number}-0123456{number}" for number in range(1, 7)]
+    trial, whole, loaded, refused, retired, new = found = [
+        make_adapter(dataset, name, data_dir=tmp_path) for name in names
+    ]
+    for each in (trial, whole, loaded, retired):
+        evaluate(each)
+    evaluate(refused, passed=False)
+    deployed(whole, alice)
+    standing = deployed(trial, alice, share=0.3)
+    ModelDeployment.objects.update(base_model=get_backend("GENERATOR").base_model)
+    assert standing.deployment is not None
+    for name in ("Ice drillers", "Winter crew"):
+        standing.deployment.groups.add(Group.objects.create(name=name))
+    Adapter.objects.update(base_model="meta-llama/Llama-3.2-3B-Instruct")
+    Adapter.objects.filter(pk=loaded.pk).update(is_wanted=True)
+    Adapter.objects.filter(pk=retired.pk).update(retired_at=timezone.now())
+    Adapter.objects.filter(pk=new.pk).update(
+        base_revision="0cb88a4f764b7a12671c53f0838cd831a0843b95"
+    )
+    return found
+
+
+@pytest.mark.parametrize("size", [(1440, 900), PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_list_of_adapters_says_where_each_stands(
+    visit: Visit, alice: User, adapters: list[Adapter], accessible: Accessible,
+    size: tuple[int, int], dark: bool,
+) -> None:  # fmt: skip
+    page = visit(alice, "/train/adapters/", size=size, dark=dark)
+    row = page.get_by_role("row").filter(has_text=adapters[0].name)
+    expect(row).to_contain_text("30% of the conversations, only for Ice drillers, Winter crew")
+    if folder := os.environ.get("TACIT_PICTURES"):
+        page.screenshot(path=Path(folder) / f"adapters-{size[0]}-{dark}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    accessible(page)
 
 
 def test_a_vote_takes_one_key_and_tells_the_names_afterwards(

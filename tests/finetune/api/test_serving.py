@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -20,7 +22,7 @@ from finetune.models import (
 )
 from kb.backends import get_backend
 from kb.models import Collection, User
-from tests.finetune.activating import answers, deployed, evaluate, make_run, speaker
+from tests.finetune.activating import answers, deployed, evaluate, make_adapter, make_run, speaker
 from tests.finetune.test_snapshots import write_pair
 from tests.kb.api.client import ApiClient
 
@@ -157,6 +159,35 @@ def test_what_answers_nobody_is_unloaded_and_nothing_else(
     assert [(event.user, event.detail["reason"]) for event in told] == [
         (alice, "Memory."), (alice, "Once more."),
     ]  # fmt: skip
+
+
+def test_adapters_are_listed_with_the_gate_and_whom_they_answer(
+    as_alice: ApiClient, as_bob: ApiClient, as_charlie: ApiClient, adapter: Adapter, alice: User,
+    dataset: Dataset, tmp_path: Path, django_assert_num_queries: Any,
+) -> None:  # fmt: skip
+    one = f"/api/v1/adapters/{adapter.pk}/"
+    shown = as_alice.get(one).json()
+    assert (shown["gate"], shown["answers"], shown["base_model"]) == ("not_evaluated", None, "base")
+    evaluate(adapter)
+    trial = deployed(adapter, alice, share=0.1)
+    assert trial.deployment is not None
+    trial.deployment.groups.add(Group.objects.create(name="Testers"))
+
+    with CaptureQueriesContext(connection) as alone:
+        (row,) = as_alice.get("/api/v1/adapters/").json()["results"]
+    taken = len(alone)
+
+    assert row == as_alice.get(one).json()
+    assert row["gate"] == "passed"
+    assert (row["answers"]["share"], row["answers"]["groups"]) == (0.1, ["Testers"])
+    (read,) = as_bob.get("/api/v1/adapters/").json()["results"]
+    assert (read["gate"], read["answers"]) == ("", row["answers"]), "evaluations are not bob's"
+    assert as_charlie.get("/api/v1/adapters/").json()["results"] == []
+    for number in range(3):
+        evaluate(make_adapter(dataset, f"more-v{number}-0000000b", data_dir=tmp_path), passed=False)
+    with django_assert_num_queries(taken):
+        rows = as_alice.get("/api/v1/adapters/").json()["results"]
+    assert [each["gate"] for each in rows] == [*["refused"] * 3, "passed"]
 
 
 def test_rule_ledger_and_erasure(

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import strip_tags
 from pytest_django import Settings
 
-from finetune import loading
+from finetune import evaluation, loading
 from finetune.models import Activation, Adapter, AuditEvent, Dataset, RetrainRule
 from kb.backends import get_backend
 from kb.models import Collection, Job, User
@@ -191,6 +195,67 @@ def test_an_owner_unloads_what_answers_nobody_and_says_why(
     told = AuditEvent.objects.get(action="unloaded", subject_id=adapter.pk)
     assert (told.user, told.detail["reason"]) == (alice, "It is old.")
     assert "Unload it" not in text(page, "adapter", adapter.pk)
+
+
+# --- The list of adapters ------------------------------------------------------------------------
+
+
+def listed(client: Client, adapter: Adapter) -> str:
+    """Give an adapter's row of the list, without tags."""
+    row = text(client, "adapters").partition(f">{adapter.name}</a>")[2].partition("</tr>")[0]
+    return " ".join(strip_tags(row.replace("<", " <")).split())
+
+
+def test_the_list_says_whom_an_adapter_answers_and_what_the_gate_says(
+    page: Client, adapter: Adapter, alice: User
+) -> None:
+    assert listed(page, adapter).startswith("not loaded Not evaluated base")
+    waiting = evaluation.start(adapter, alice)
+    assert listed(page, adapter).startswith("not loaded Evaluating")
+    Job.objects.filter(pk=waiting.job_id).update(state="failed")
+    assert listed(page, adapter).startswith("not loaded Not evaluated")
+    evaluate(adapter, passed=False)
+    assert listed(page, adapter).startswith("not loaded Not passed")
+    evaluate(adapter)
+    Adapter.objects.update(is_wanted=True, base_revision="0123456789abcdef")
+    assert listed(page, adapter).startswith("Loaded answers nobody Passed base 0123456789ab ")
+    trial = deployed(adapter, alice, share=0.3)
+    assert listed(page, adapter).startswith("Answers 30% of the conversations Passed")
+    assert trial.deployment is not None
+    trial.deployment.groups.set([Group.objects.create(name=name) for name in ("One", "Two")])
+    assert "30% of the conversations, only for One, Two Passed" in listed(page, adapter)
+    deployed(adapter, alice)
+    assert listed(page, adapter).startswith("Answers all who may read its sources Passed")
+    Adapter.objects.update(erasure_note="It learned from “a.md”.")
+    assert "Not passed learned what was erased" in listed(page, adapter)
+
+
+def test_a_retired_adapter_is_listed_as_one(page: Client, adapter: Adapter) -> None:
+    Adapter.objects.update(retired_at=timezone.now())
+    assert listed(page, adapter).startswith("Retired Not evaluated")
+
+
+def test_the_list_says_to_a_reader_who_answers_and_to_a_stranger_nothing(
+    client_of: Any, foreign: Activation, bob: User, charlie: User
+) -> None:
+    evaluate(foreign.adapter)
+    shown = listed(client_of(bob), foreign.adapter)
+    assert shown.startswith("Answers all who may read its sources – base"), "evaluations are not theirs"
+    assert "merger" not in text(client_of(bob), "adapters")
+    assert foreign.adapter.name not in text(client_of(charlie), "adapters")
+
+
+def test_the_list_takes_the_same_queries_however_many_adapters(
+    page: Client, adapter: Adapter, dataset: Dataset, alice: User, tmp_path: Path,
+    django_assert_num_queries: Any,
+) -> None:  # fmt: skip
+    deployed(adapter, alice)
+    with CaptureQueriesContext(connection) as alone:
+        text(page, "adapters")
+    for number in range(5):
+        evaluate(make_adapter(dataset, f"more-v{number}-0000000b", data_dir=tmp_path))
+    with django_assert_num_queries(len(alone)):
+        text(page, "adapters")
 
 
 # --- The loop ------------------------------------------------------------------------------------
