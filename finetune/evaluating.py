@@ -25,7 +25,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from finetune import recipe
+from finetune import bases
 from finetune.examples import Line, prepare
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 from finetune.packing import Part
@@ -44,7 +44,7 @@ class Job:
 
     @classmethod
     def read(cls, path: Path) -> "Job":
-        """Read the file. Raises RecipeError and InvalidConfig."""
+        """Read the file. Raises CannotRun and InvalidConfig."""
         try:
             values = json.loads(path.read_text())
             return cls(
@@ -55,17 +55,17 @@ class Job:
                 int(values["batch_size"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise recipe.RecipeError(f"{path} is no evaluation job: {error!r}") from error
+            raise bases.CannotRun(f"{path} is no evaluation job: {error!r}") from error
 
 
 def evaluate(job: Job) -> Iterator[dict[str, Any]]:
-    """Give a line for each ask. Raises RecipeError for a base or adapter that is not there."""
-    base = recipe.base_folder(job.config)
-    tokenizer = recipe.load_tokenizer(base)
+    """Give a line for each ask. Raises CannotRun for a base or adapter that is not there."""
+    base = bases.find(job.config)
+    tokenizer = bases.load_tokenizer(base)
     # As the server computes: an adapter trained on a 4-bit base is served on the whole one.
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any
-    model, note = recipe.load_to_answer(base, device, quantize=job.config.quantize)
+    model, note = bases.load_to_answer(base, device, quantize=job.config.quantize)
     for line in _asked(model, tokenizer, job):
         yield line | {"note": note} if note else line
 
@@ -195,7 +195,7 @@ def main(path: Path) -> int:
     try:
         for line in evaluate(Job.read(path)):
             print(json.dumps(line), flush=True)
-    except (recipe.RecipeError, InvalidConfig, OSError) as error:
+    except (bases.CannotRun, InvalidConfig, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

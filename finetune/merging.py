@@ -23,7 +23,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from finetune import chat_templates, checkpoints, contract, probe, recipe, reference
+from finetune import bases, chat_templates, checkpoints, contract, probe, reference
 
 # How far log-probabilities may move, in nats: a rounding of weights to 8 bits of mantissa shifts them.
 TOLERANCE = {"bfloat16": 0.25, "float32": 1e-3}
@@ -100,8 +100,8 @@ def merge(
 def _tokenizer(base: Path, adapter: Path) -> PreTrainedTokenizerBase:
     """Load the base's tokenizer with the template of the training. Raises CannotMerge."""
     try:
-        tokenizer = recipe.load_tokenizer(base)
-    except recipe.RecipeError as error:
+        tokenizer = bases.load_tokenizer(base)
+    except bases.CannotRun as error:
         raise CannotMerge(str(error)) from error
     trained_with = (checkpoints.manifest_of(adapter) or {}).get("template_sha256")
     if trained_with not in (None, chat_templates.fingerprint(tokenizer.chat_template)):

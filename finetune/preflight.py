@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from finetune import contract, evaluating, recipe
+from finetune import bases, contract, evaluating, recipe
 from finetune.checkpoints import FolderTaken
 from finetune.examples import Example, Prepared, SnapshotUnreadable, read_lines
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
@@ -42,20 +42,20 @@ def inspect(config: TrainingConfig, data: Path, *, processes: int = 1) -> Iterat
 
     `processes`: over how many cards it will be spread. Raises what `recipe.train` raises.
     """
-    base = recipe.base_folder(config)
-    tokenizer = recipe.load_tokenizer(base)
+    base = bases.find(config)
+    tokenizer = bases.load_tokenizer(base)
     settings = json.loads((base / "config.json").read_text())
     train = recipe.prepared(config, data, tokenizer, "train")
     validation = recipe.prepared(config, data, tokenizer, "validation")
     report: dict[str, Any] = {
-        "revision": recipe.commit_of(base) or config.revision,
+        "revision": bases.commit_of(base) or config.revision,
         "rows": {"train": _rows(train), "validation": _rows(validation)},
         "lengths": _lengths(train.examples),
         "contract": {
             server: contract.check_config(replace(config, server=server), settings)
             for server in _SERVERS
         },
-        "device": recipe.device_name(),
+        "device": bases.device_name(),
         "free_bytes": _free_bytes(),
     }
     yield report
@@ -134,7 +134,7 @@ def _memory(
     longest = max(example.length for example in examples)
     try:
         return memory(config, base, longest=longest, on_card=on_card)
-    except recipe.RecipeError as error:
+    except bases.CannotRun as error:
         return {"problem": str(error)}
 
 
@@ -143,14 +143,14 @@ def memory(config: TrainingConfig, base: Path, *, longest: int, on_card: bool) -
 
     Weights stay in the type of training, or in 4 bit with embeddings and head in 16; only adapter
     parameters have gradients and AdamW's two moments, in fp32; activations are kept for one layer
-    with checkpointing, else for all; logits only where a token is learned. Raises RecipeError for
+    with checkpointing, else for all; logits only where a token is learned. Raises CannotRun for
     a base that cannot take such an adapter.
     """
-    with recipe.fitting(base), torch.device("meta"):
+    with bases.fitting(base), torch.device("meta"):
         shape = AutoConfig.from_pretrained(base, trust_remote_code=False)
         model = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
         total = sum(each.numel() for each in model.parameters())
-        adapted = recipe.adapted(model, replace(config, gradient_checkpointing=False))
+        adapted = bases.adapted(model, replace(config, gradient_checkpointing=False))
         learning = sum(each.numel() for each in adapted.parameters() if each.requires_grad)
     wide = 2 if config.precision == "bf16" or (config.precision == "auto" and on_card) else 4
     edges = 2 * shape.vocab_size * shape.hidden_size
@@ -203,7 +203,7 @@ def _tried(config: TrainingConfig, data: Path, steps: int) -> dict[str, Any]:
                 should_stop=lambda: any(line.get("step") == 3 for line in lines),
                 longest_first=True,
             )
-        except (contract.ContractBroken, recipe.RecipeError) as error:
+        except (contract.ContractBroken, bases.CannotRun) as error:
             return {"problem": str(error)}
     learned = [line for line in lines if line["event"] == "train"]
     times = [line["tokens"] / line["tokens_per_s"] for line in learned]
@@ -243,7 +243,7 @@ def _base_answers(config: TrainingConfig, data: Path) -> list[dict[str, str]]:
             for line in (evaluating.evaluate(job) if asks else ())
             if "output" in line
         ]
-    except (torch.OutOfMemoryError, recipe.RecipeError):
+    except (torch.OutOfMemoryError, bases.CannotRun):
         return []  # the trial has said what this base needs
 
 
@@ -252,11 +252,11 @@ def main(settings_file: Path, processes: int) -> int:
     logging.basicConfig(level=logging.WARNING)
     try:
         config, data, _ = recipe.read_settings(settings_file)
-        with recipe.enough_memory():
+        with bases.enough_memory():
             for report in inspect(config, data, processes=processes):
                 print(json.dumps(report), flush=True)
     except (
-        recipe.RecipeError,
+        bases.CannotRun,
         InvalidConfig,
         SnapshotUnreadable,
         FolderTaken,

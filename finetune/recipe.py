@@ -18,12 +18,10 @@ import logging
 import math
 import os
 import platform
-import re
 import resource
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -31,18 +29,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import huggingface_hub
 import jinja2
 import torch
 from accelerate import Accelerator
 from peft import (
-    LoraConfig,
-    PeftConfig,
     PeftModel,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    TaskType,
-    get_peft_model,
     get_peft_model_state_dict,
 )
 from safetensors.torch import load_file, save, save_file
@@ -50,14 +41,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 from torch.utils.checkpoint import checkpoint
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from finetune import chat_templates, checkpoints, contract, packing, processes
+from finetune import bases, chat_templates, checkpoints, contract, packing, processes
+from finetune.bases import CannotRun
 from finetune.examples import Example, Prepared, SnapshotUnreadable, prepare, read_lines
 from finetune.hyperparameters import InvalidConfig, TrainingConfig
 
@@ -66,25 +54,14 @@ logger = logging.getLogger("finetune.recipe")
 METRICS = "metrics.jsonl"
 REFUSED, STOPPED, TAKEN = 2, 3, 4
 OUTCOME, RANK = "outcome.json", "rank-{}"
-TOO_LITTLE_MEMORY = (
-    "The memory of {device} does not suffice. Try gradient checkpointing first, then fewer rows at "
-    "once with more batches a step, a shorter max_length, or QLoRA."
-)
-SPREAD = "The base did not fit on the card and was spread over card and processor."
-IN_4_BIT = "The base did not fit on the card and answered in 4 bit, as it was trained."
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 # So many rows of logits are raised to fp32 at once; all of them would double the peak.
 LOGIT_ROWS = 1024
-_COMMIT = re.compile("[0-9a-f]{40}")
 # transformers tells flash attention where parts begin only in a batch of one row.
 _ONE_ROW = ("flash_attention_2",)
 
 OnStep = Callable[[Mapping[str, Any]], None]
 Weights = dict[str, Tensor]
-
-
-class RecipeError(Exception):
-    """The run cannot go on as it was told; a sentence for the person who started it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +135,15 @@ def train(
 
     `on_step` gets each line of the metrics file. When `should_stop` says so, the step at hand is
     finished, a checkpoint is written and the result has no adapter. `longest_first`: for a trial,
-    see `Order`. Raises RecipeError, ContractBroken and SnapshotUnreadable, each with sentences, and
+    see `Order`. Raises CannotRun, ContractBroken and SnapshotUnreadable, each with sentences, and
     FolderTaken.
     """
     device = Accelerator(cpu=not torch.cuda.is_available())
     # One process of several holds the folder for all.
     alone = checkpoints.sole_user(out) if device.is_main_process else nullcontext()
-    with alone, enough_memory():
-        base = base_folder(config)
-        tokenizer = load_tokenizer(base)
+    with alone, bases.enough_memory():
+        base = bases.find(config)
+        tokenizer = bases.load_tokenizer(base)
         about = _about(config, data, base, tokenizer, device)
         if done := _finished(out, about):
             return done
@@ -179,81 +156,7 @@ def train(
             return _publish(run, base)
 
 
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """Raise RecipeError where the memory of the card, or of the machine, does not suffice."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise RecipeError(TOO_LITTLE_MEMORY.format(device=device_name())) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise RecipeError(TOO_LITTLE_MEMORY.format(device=device_name())) from error
-
-
-@contextmanager
-def fitting(base: Path) -> Iterator[None]:
-    """Raise RecipeError where transformers or PEFT know no way with this base and these settings."""
-    try:
-        yield
-    except (ImportError, ValueError) as error:
-        words = " ".join(str(error).split())
-        raise RecipeError(f"{base.name} cannot be trained with these settings: {words}") from error
-
-
 # Reading
-
-
-def base_folder(config: TrainingConfig) -> Path:
-    """Find the base model: a folder, or a copy from the hub with safetensors only."""
-    folder = Path(config.base_model)
-    if not folder.is_dir():
-        try:
-            wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    config.base_model, revision=config.revision or None, allow_patterns=wanted
-                )
-            )
-        except (OSError, ValueError) as error:
-            raise RecipeError(
-                f"{config.base_model} is neither a folder nor a model that can be reached: {error}"
-            ) from error
-        if not commit_of(folder):
-            raise RecipeError(
-                f"{config.base_model} has no exact revision. Name a commit, or a folder with its files."
-            )
-    if not any(folder.glob("*.safetensors")):
-        raise RecipeError(f"{config.base_model} has no weights in the safetensors format.")
-    return folder
-
-
-def commit_of(base: Path) -> str:
-    """Give the commit that a copy from the hub is of, "" for any other folder.
-
-    A branch such as “main” names another base tomorrow; the hub's client names its folders so.
-    """
-    return base.name if _COMMIT.fullmatch(base.name) else ""
-
-
-def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """Load the base's own tokenizer. Raises RecipeError without a chat template.
-
-    Nothing is changed but the day that some templates write into the prompt: it is always the same,
-    so that a run that goes on tomorrow learns from the same tokens.
-    """
-    with fitting(base):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            base, trust_remote_code=False
-        )
-    if not tokenizer.chat_template:
-        raise RecipeError(
-            f"{base.name} has no chat template, so nobody could ask it questions. Take the "
-            "instruction-tuned form of this model."
-        )
-    tokenizer.chat_template = chat_templates.on_one_day(tokenizer.chat_template)
-    return tokenizer
 
 
 def _about(
@@ -269,7 +172,7 @@ def _about(
         "data_sha256": checkpoints.sha256_of(data),
         "base": {
             "name": config.base_model,
-            "revision": commit_of(base) or config.revision,
+            "revision": bases.commit_of(base) or config.revision,
             "files": {
                 **checkpoints.hashes_of(base, "*.safetensors"),
                 **checkpoints.hashes_of(base, "*.json"),
@@ -277,12 +180,8 @@ def _about(
         },
         "template_sha256": chat_templates.fingerprint(tokenizer.chat_template),
         "processes": device.num_processes,
-        "device": device_name(),
+        "device": bases.device_name(),
     }
-
-
-def device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
 
 
 def _refuse_misfit(config: TrainingConfig, base: Path) -> None:
@@ -291,7 +190,7 @@ def _refuse_misfit(config: TrainingConfig, base: Path) -> None:
         raise contract.ContractBroken(problems)
     longest = settings.get("max_position_embeddings")
     if longest and config.max_length > longest:
-        raise RecipeError(
+        raise CannotRun(
             f"max_length is {config.max_length:,}, this base reads at most {longest:,} tokens."
         )
 
@@ -303,7 +202,7 @@ def _read(
     validation_rows = prepared(config, data, tokenizer, "validation")
     if not train_rows.examples:
         reasons = {dropped.reason for dropped in train_rows.dropped}
-        raise RecipeError(" ".join(["No row is left to train on.", *sorted(reasons)]))
+        raise CannotRun(" ".join(["No row is left to train on.", *sorted(reasons)]))
     about["rows"] = {
         name: {
             "kept": len(rows.examples),
@@ -327,7 +226,7 @@ def prepared(
             preferences=config.method == "dpo",
         )
     except jinja2.TemplateError as error:
-        raise RecipeError(f"The base's chat template refuses these messages: {error}") from error
+        raise CannotRun(f"The base's chat template refuses these messages: {error}") from error
 
 
 # Building
@@ -346,8 +245,8 @@ def _start(
     examples, validation = _read(config, data, tokenizer, about)
     bf16 = _wants_bf16(config)
     torch.manual_seed(config.seed)
-    with fitting(base):
-        model = adapted(load_base(config, base, bf16=bf16), config)
+    with bases.fitting(base):
+        model = bases.adapted(bases.load_to_train(config, base, bf16=bf16), config)
     filler = tokenizer.pad_token_id
     order = order_of(config, examples, processes=device.num_processes, longest_first=longest_first)
     return Run(
@@ -392,118 +291,6 @@ def order_of(
 def _wants_bf16(config: TrainingConfig) -> bool:
     able = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return able if config.precision == "auto" else config.precision == "bf16"
-
-
-def load_base(config: TrainingConfig, base: Path, *, bf16: bool) -> PreTrainedModel:
-    """Load the frozen base, in bf16, fp32 or 4-bit NF4. Raises RecipeError."""
-    options: dict[str, Any] = {}
-    if config.quantize:
-        _refuse_quantize_without_means()
-        options["device_map"] = {"": torch.cuda.current_device()}
-        options["quantization_config"] = _nf4()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        base,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        attn_implementation=config.attention,
-        use_safetensors=True,
-        trust_remote_code=False,
-        **options,
-    )
-    return model
-
-
-def _nf4() -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        # fp16 diverges about once in five runs at 7 B, says the QLoRA authors' repository.
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-
-
-def load_to_answer(
-    base: Path, device: str, *, quantize: bool = False
-) -> tuple[PreTrainedModel, str]:
-    """Load a base as a server does: bf16 on a card, fp32 on the processor; and a note, or "".
-
-    One that does not fit on the card whole, as after QLoRA, is loaded in 4 bit as it was trained
-    where `quantize` says so, else spread over card and processor, which is slow and exact.
-    """
-    options: dict[str, Any] = {
-        "dtype": torch.float32 if device == "cpu" else torch.bfloat16,
-        "use_safetensors": True,
-        "trust_remote_code": False,
-    }
-    if model := _on(device, base, options):
-        return model.eval(), ""
-    torch.cuda.empty_cache()
-    if quantize:
-        options["quantization_config"] = _nf4()
-    spread: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        base, device_map="auto", **options
-    )
-    return spread.eval(), IN_4_BIT if quantize else SPREAD
-
-
-def _on(device: str, base: Path, options: Mapping[str, Any]) -> PreTrainedModel | None:
-    """Load a model onto one device; None where its memory does not suffice."""
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
-        torch.nn.Module.to(model, device)
-    except torch.OutOfMemoryError:
-        return None
-    return model
-
-
-def _refuse_quantize_without_means() -> None:
-    if not torch.cuda.is_available():
-        raise RecipeError("QLoRA needs a GPU. Set quantize to false to train on the processor.")
-    try:
-        importlib.metadata.version("bitsandbytes")
-    except importlib.metadata.PackageNotFoundError:
-        raise RecipeError(
-            "QLoRA needs the package bitsandbytes. Install it with: pip install 'tacit[qlora]'"
-        ) from None
-
-
-def adapted(model: PreTrainedModel, config: TrainingConfig) -> PeftModel:
-    """Put fresh adapter weights, in fp32, on a base that from now on is frozen."""
-    model.config.use_cache = False
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5.23 by a name that goes away in version 6.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        adapter = get_peft_model(model, peft_config(config))
-    if config.gradient_checkpointing:
-        options = {"use_reentrant": False}  # the other form needs inputs with gradients
-        _base_of(adapter).activation_checkpointing_enable(options)
-    adapter.train()
-    return adapter
-
-
-def _base_of(model: PeftModel) -> PreTrainedModel:
-    base: PreTrainedModel = model.get_base_model()  # type: ignore[assignment]
-    return base
-
-
-def peft_config(config: TrainingConfig) -> PeftConfig:
-    if config.adapter == "prompt":
-        return PromptTuningConfig(
-            task_type=TaskType.CAUSAL_LM, num_virtual_tokens=config.virtual_tokens
-        )
-    if config.adapter == "prefix":
-        return PrefixTuningConfig(
-            task_type=TaskType.CAUSAL_LM, num_virtual_tokens=config.virtual_tokens
-        )
-    return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
-        use_rslora=config.use_rslora,
-        use_dora=config.use_dora,
-    )
 
 
 def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -594,7 +381,7 @@ def _step(run: Run) -> None:
 
 def _refuse_no_number(loss: float, step: int) -> None:
     if not math.isfinite(loss):
-        raise RecipeError(
+        raise CannotRun(
             f"The loss is no longer a number in step {step}. Try a lower learning rate."
         )
 
@@ -728,7 +515,7 @@ def _token_losses(run: Run, model: nn.Module, batch: _Batch) -> Tensor:
     kind = run.device.device.type
     with (
         torch.autocast(kind, dtype=torch.bfloat16, enabled=run.bf16),
-        _only(_base_of(run.model).get_output_embeddings(), batch),
+        _only(bases.base_of(run.model).get_output_embeddings(), batch),
     ):
         logits = model(**inputs).logits[0]  # (T, vocabulary)
     chunks = zip(logits.split(LOGIT_ROWS), batch.token.split(LOGIT_ROWS), strict=True)
@@ -802,7 +589,7 @@ def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resume(run: Run) -> None:
-    """Take over the newest whole checkpoint. Raises RecipeError for one of another run."""
+    """Take over the newest whole checkpoint. Raises CannotRun for one of another run."""
     with run.device.main_process_first():
         found, damaged = checkpoints.newest(run.out)
     for folder in damaged:
@@ -813,7 +600,7 @@ def _resume(run: Run) -> None:
         return
     state = json.loads((found / "state.json").read_text())
     if changed := _differences(state["run"], _identity(run.about)):
-        raise RecipeError(
+        raise CannotRun(
             f"{run.out} holds the checkpoints of another run: {', '.join(changed)} changed. Use a "
             "new folder."
         )
@@ -983,7 +770,7 @@ def _ended(settings_file: Path, should_stop: Callable[[], bool]) -> tuple[int, s
     except checkpoints.FolderTaken as error:
         return TAKEN, str(error)
     except (
-        RecipeError,
+        CannotRun,
         InvalidConfig,
         contract.ContractBroken,
         SnapshotUnreadable,
@@ -1017,7 +804,7 @@ def read_settings(path: Path) -> tuple[TrainingConfig, Path, Path]:
         values = json.loads(path.read_text())
         data, out = (path.parent / values.pop(name) for name in ("data", "out"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(
+        raise CannotRun(
             f"{path} must be a JSON object with the settings, “data” and “out”: {error!r}"
         ) from error
     return TrainingConfig.from_dict(values), data, out

@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from finetune import recipe
+from finetune import bases, recipe
 from finetune.examples import read_lines
 from finetune.probe import Answer, Reference, Sample, Step
 
@@ -35,9 +35,9 @@ def measure(
     Computes in float32 on the processor and bfloat16 on a GPU, as our model server does. Give
     chats whose answers the adapter has learned, so that these end and differ from the base's.
     """
-    tokenizer = recipe.load_tokenizer(base)
+    tokenizer = bases.load_tokenizer(base)
     # Never in 4 bit: servers must say the same.
-    plain, note = recipe.load_to_answer(base, device)
+    plain, note = bases.load_to_answer(base, device)
     rendered = [_render(tokenizer, chat) for chat in chats]
     # First the base: PEFT puts its layers into the very same model.
     base_answers = [_answer(plain, tokenizer, ids, tokens) for ids in rendered]
@@ -53,7 +53,7 @@ def measure(
 
 def answer_alone(folder: Path, chats: Sequence[Messages], *, tokens: int) -> list[Answer]:
     """Answer each chat greedily with a model that stands by itself, in fp32."""
-    tokenizer = recipe.load_tokenizer(folder)
+    tokenizer = bases.load_tokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     ).eval()
@@ -106,7 +106,7 @@ def shortest_chats(data: Path) -> list[Messages]:
 def main(settings_file: Path, adapter: Path, out: Path) -> None:
     config, data, _ = recipe.read_settings(settings_file)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = measure(recipe.base_folder(config), adapter, shortest_chats(data), device=device)
+    found = measure(bases.find(config), adapter, shortest_chats(data), device=device)
     out.mkdir(parents=True, exist_ok=True)
     found.write(out)
 

@@ -42,17 +42,17 @@ def test_training_reference_and_server_render_the_same_tokens_on_any_day(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from finetune import examples, recipe, reference
+    from finetune import bases, examples, reference
     from workers import model_server
 
     chat = list(CHATS[0])
     on_the(1, monkeypatch)
     raw = AutoTokenizer.from_pretrained(dated)
     assert raw.apply_chat_template(chat, tokenize=False).startswith("01 May 2031"), "the clock"
-    part = examples.part_of(chat, "The caretaker.", recipe.load_tokenizer(dated))
+    part = examples.part_of(chat, "The caretaker.", bases.load_tokenizer(dated))
     learned = part.ids[: part.answer_start]
     on_the(2, monkeypatch)
-    tokenizer = recipe.load_tokenizer(dated)
+    tokenizer = bases.load_tokenizer(dated)
     assert reference._render(tokenizer, chat) == list(learned)
     on_the(3, monkeypatch)
     served = model_server.template_of(raw)(chat)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from finetune import chat_templates, contract, merging, recipe, reference
+from finetune import bases, chat_templates, contract, merging, recipe, reference
 from tests.finetune import tiny
 from tests.finetune.test_chat_templates import DATED, on_the
 
@@ -61,7 +61,7 @@ def test_a_merged_model_is_asked_as_in_the_training_on_any_day(
 
     on_the(3, monkeypatch)
     chat = reference.shortest_chats(tmp_path / "snapshot.jsonl")[0]
-    learned = reference._render(recipe.load_tokenizer(dated), chat)
+    learned = reference._render(bases.load_tokenizer(dated), chat)
     assert reference._render(AutoTokenizer.from_pretrained(merged.folder), chat) == learned
     # As servers read it that look into one file only.
     (merged.folder / chat_templates.TEMPLATE).unlink()

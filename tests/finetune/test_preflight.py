@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from finetune import packing, preflight, recipe
+from finetune import bases, packing, preflight, recipe
 from tests.finetune import answered, tiny
 
 pytestmark = [
@@ -54,7 +54,7 @@ def test_too_little_memory_is_told_beside_what_the_memory_is_for(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(recipe, "load_base", full)
+    monkeypatch.setattr(bases, "load_to_train", full)
 
     found = report(base, data)
 
@@ -68,7 +68,7 @@ def test_the_recipe_refuses_too_little_memory_with_a_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(recipe, "load_base", full)
+    monkeypatch.setattr(bases, "load_to_train", full)
     monkeypatch.setenv("RECIPE_FOLDER", str(tmp_path))
     file = tmp_path / "config.json"
     settings = tiny.config(base).to_dict()
