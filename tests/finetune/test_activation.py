@@ -228,16 +228,27 @@ def test_a_share_and_a_group_get_it_and_the_others_what_served_before(
     assert [event.detail["because"] for event in back] == ["Enough.", "Worse."]
 
 
-def test_only_who_may_read_what_it_learned_from_is_served_by_it(
-    alice: User,
-    bob: User,
-    dataset: Dataset,
-    models: Path,
-    serving: Any,
-) -> None:
-    secret = Collection.objects.create(name="Secret", created_by=alice)
-    secret.grant(alice, "owner")
+@pytest.fixture
+def secret(alice: User) -> Collection:
+    """A collection that bob may not read."""
+    made = Collection.objects.create(name="Secret", created_by=alice)
+    made.grant(alice, "owner")
+    return made
 
+
+@pytest.fixture
+def for_both_and_for_alice(
+    alice: User, secret: Collection, dataset: Dataset, models: Path, serving: Any
+) -> tuple[Activation, Activation]:
+    first = activated(make(dataset, models, serving, "a"), alice)
+    second = activated(make(dataset, models, serving, "b", secret), alice)
+    first.refresh_from_db()
+    return first, second
+
+
+def test_only_who_may_read_what_it_learned_from_is_served_by_it(
+    alice: User, bob: User, secret: Collection, dataset: Dataset, models: Path, serving: Any
+) -> None:
     activated(make(dataset, models, serving, "a", secret), alice)
 
     assert (speaker(alice), speaker(bob)) == (NAMES["a"], "")
@@ -246,13 +257,9 @@ def test_only_who_may_read_what_it_learned_from_is_served_by_it(
 
 
 def test_what_still_answers_somebody_stays_deployed_watched_and_loaded(
-    alice: User, bob: User, dataset: Dataset, models: Path, serving: Any, server: Server
+    for_both_and_for_alice: tuple[Activation, Activation], alice: User, bob: User, server: Server
 ) -> None:
-    secret = Collection.objects.create(name="Secret", created_by=alice)
-    secret.grant(alice, "owner")
-    first = activated(make(dataset, models, serving, "a"), alice)
-    second = activated(make(dataset, models, serving, "b", secret), alice)
-    first.refresh_from_db()
+    first, second = for_both_and_for_alice
     assert (speaker(alice), speaker(bob)) == (NAMES["b"], NAMES["a"])
     assert (first.state, second.state) == (Activation.State.DEPLOYED, Activation.State.DEPLOYED)
     with pytest.raises(ActivationRefused, match="may still answer somebody"):
@@ -272,13 +279,16 @@ def test_what_still_answers_somebody_stays_deployed_watched_and_loaded(
 
 
 def test_what_answers_only_some_can_be_taken_back_and_what_waits_can_be_unloaded(
-    alice: User, bob: User, dataset: Dataset, models: Path, serving: Any, server: Server
+    for_both_and_for_alice: tuple[Activation, Activation],
+    alice: User,
+    bob: User,
+    secret: Collection,
+    dataset: Dataset,
+    models: Path,
+    serving: Any,
+    server: Server,
 ) -> None:
-    secret = Collection.objects.create(name="Secret", created_by=alice)
-    secret.grant(alice, "owner")
-    first = activated(make(dataset, models, serving, "a"), alice)
-    second = activated(make(dataset, models, serving, "b", secret), alice)
-    first.refresh_from_db()
+    first, second = for_both_and_for_alice
     assert activation.what_would_serve(first) == []
     assert activation.roll_back(first, alice, reason="Worse.") == "The base model alone"
     assert (speaker(alice), speaker(bob)) == (NAMES["b"], "")

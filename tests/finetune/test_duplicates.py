@@ -24,6 +24,8 @@ ANSWER = (
     "The glacier of the valley loses most of its ice in August, when the days are warm and the"
     " snow of the last winter is gone from its tongue."
 )
+# The hashing embedder of the tests counts words, whatever their order.
+WORDS = ("glacier", "ice", "August", "winter", "snow", "tongue", "valley", "warm", "days", "melts")
 
 
 @pytest.fixture
@@ -76,21 +78,8 @@ def test_nearly_the_same_words_are_near_duplicates(
 def test_the_same_meaning_in_other_order_is_found_by_vectors(
     dataset: Dataset, alice: User, write: Write
 ) -> None:
-    # The hashing embedder of the tests counts words, whatever their order.
-    words = [
-        "glacier",
-        "ice",
-        "August",
-        "winter",
-        "snow",
-        "tongue",
-        "valley",
-        "warm",
-        "days",
-        "melting",
-    ]
-    one = write("Which words belong together?", " ".join(words))
-    two = write("Together belong which words?", " ".join(reversed(words)))
+    one = write("Which words belong together?", " ".join(WORDS))
+    two = write("Together belong which words?", " ".join(reversed(WORDS)))
     [cluster] = clean(dataset, alice)
     assert (cluster.kind, members(cluster)) == ("meaning", [one.pk, two.pk])
     assert PairVector.objects.count() == 2
@@ -119,22 +108,10 @@ def test_a_large_set_is_compared_with_evaluations_by_meaning_all_the_same(
     exam = Dataset.objects.create(
         collection=dataset.collection, name="Exam", purpose=Dataset.Purpose.EVALUATION
     )
-    words = [
-        "glacier",
-        "ice",
-        "August",
-        "winter",
-        "snow",
-        "tongue",
-        "valley",
-        "warm",
-        "days",
-        "melting",
-    ]
-    mine = write("Which words belong together?", " ".join(words))
+    mine = write("Which words belong together?", " ".join(WORDS))
     for question in ("When?", "Who is it?", "Where are they?", "Why?", "What for?"):
         write(question, f"{question} I do not know.")
-    asked = write("Together belong which words?", " ".join(reversed(words)), dataset=exam)
+    asked = write("Together belong which words?", " ".join(reversed(WORDS)), dataset=exam)
 
     [cluster] = clean(dataset, alice)
 
