@@ -240,7 +240,9 @@ def test_the_list_says_to_a_reader_who_answers_and_to_a_stranger_nothing(
 ) -> None:
     evaluate(foreign.adapter)
     shown = listed(client_of(bob), foreign.adapter)
-    assert shown.startswith("Answers all who may read its sources – base"), "evaluations are not theirs"
+    assert shown.startswith("Answers all who may read its sources – base"), (
+        "evaluations are not theirs"
+    )
     assert "merger" not in text(client_of(bob), "adapters")
     assert foreign.adapter.name not in text(client_of(charlie), "adapters")
 
