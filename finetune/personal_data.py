@@ -1,15 +1,17 @@
 """Find personal data and secrets in a text, by form, checksum and the words before. Pure, no model.
 
-Names and addresses are found only where their form or the words around them give them away;
-docs/curate.md says what is not covered.
+Addresses are found only where their form or the words around them give them away, names also by
+the lists of finetune.names; docs/curate.md says what is not covered.
 """
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
+
+from finetune import names
 
 
 class Finding(NamedTuple):
@@ -20,7 +22,7 @@ class Finding(NamedTuple):
     end: int
 
 
-Spans = Iterator[tuple[int, int]]
+Spans = Iterable[tuple[int, int]]
 # What opens a door, in contrast to what tells of a person.
 SECRETS = frozenset({"private_key", "api_key", "password"})
 # Too often somebody famous or in a story: marked for the reader, no reason to hold a pair up.
@@ -660,7 +662,7 @@ _STREETS = (
 )
 
 
-def _names(text: str) -> Spans:
+def _introduced_names(text: str) -> Spans:
     if _has_one(text, _INTRODUCED):
         for found in _NAME.finditer(text):
             yield found.start("name"), found.start("name") + len(found["name"].rstrip("."))
@@ -668,7 +670,7 @@ def _names(text: str) -> Spans:
 
 _INTRODUCED = (
     "Mr", "Ms", "Miss", "Dr", "Prof", "Herr", "Frau", "Mme", "Mlle", "Sr", "Señor", "Sig",
-    "y name", "heiße", "appelle", "llamo", ":", "Dear", "egards", "incerely", "Cheers", "Yours",
+    "name", "heiße", "appelle", "llamo", ":", "Dear", "egards", "incerely", "Cheers", "Yours",
 )  # fmt: skip
 
 
@@ -686,10 +688,11 @@ _WITHOUT_DIGITS: tuple[tuple[str, Callable[[str], Spans]], ...] = (
     ("api_key", _keys),
     ("password", _passwords),
     ("email", _mails),
-    ("name", _names),
+    ("name", _introduced_names),
+    ("name", names.find),
 )
 _RECOGNISERS = (
-    *_WITHOUT_DIGITS,
+    *_WITHOUT_DIGITS[:-1],
     ("iban", _ibans),
     ("national_id", _lettered_ids),
     ("national_id", _numbers(_is_national_id)),
@@ -699,4 +702,5 @@ _RECOGNISERS = (
     ("phone", _numbers(_is_phone)),
     ("national_id", _named_documents),
     ("address", _postal_addresses),
+    _WITHOUT_DIGITS[-1],  # streets are called after people
 )

@@ -54,6 +54,18 @@ def test_pieces_and_findings_are_counted_by_kind() -> None:
 def test_spans_of_the_set_come_under_our_names(tmp_path: Path) -> None:
     span = {"entity_type": "EMAIL_ADDRESS", "start_position": 0, "end_position": 5}
     other = {"entity_type": "AGE", "start_position": 6, "end_position": 8}
+    rows = [
+        {"full_text": "a@b.c 41", "spans": [span, other], "template_id": 4},
+        {"full_text": "So.", "spans": [], "template_id": 5},
+    ]
     path = tmp_path / "set.json"
-    path.write_text(json.dumps([{"full_text": "a@b.c 41", "spans": [span, other]}]))
-    assert personal_data.read(path) == [("a@b.c 41", [Piece("email", 0, 5), Piece("age", 6, 8)])]
+    path.write_text(json.dumps(rows))
+    marked = ("a@b.c 41", [Piece("email", 0, 5), Piece("age", 6, 8)])
+    assert personal_data.read(path) == [marked, ("So.", [])]
+    assert personal_data.read(path, [1]) == [("So.", [])]
+
+
+def test_names_in_texts_without_marks_are_shown_with_the_words_around_them() -> None:
+    assert personal_data.names_in(["We saw Anna Kovacs there.", "Nobody."]) == [
+        "We saw [[Anna Kovacs]] there."
+    ]

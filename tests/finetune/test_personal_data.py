@@ -64,6 +64,8 @@ def found(text: str) -> list[tuple[str, str]]:
         ("address", "P.O. Box 123", "{}"),
         ("name", "Ada Lovelace", "My name is {}."),
         ("name", "Okafor", "I saw Dr. {} there"),
+        ("name", "Lindqvist", "Her maiden name is {}"),
+        ("name", "Anna Kovacs", "{} saw it"),
     ],
 )
 def test_it_is_found_where_it_stands(kind: str, value: str, around: str) -> None:
@@ -98,6 +100,10 @@ def test_findings_do_not_overlap_and_the_surer_kind_wins() -> None:
         ("email", "jo@example.org"),
         ("card", "4111 1111 1111 1111"),
     ]
+
+
+def test_a_street_called_after_somebody_is_a_street() -> None:
+    assert found("He lives at 12 Martin Luther Street") == [("address", "12 Martin Luther Street")]
 
 
 @given(st.text(max_size=300))
