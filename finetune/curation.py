@@ -16,7 +16,18 @@ from pgvector.django import CosineDistance
 
 from finetune import quality, staleness
 from finetune.agreement import Outcome, outcome
-from finetune.models import AuditEvent, Dataset, InstructionPair, PairSource, Review
+from finetune.models import (
+    Activation,
+    Adapter,
+    AuditEvent,
+    Dataset,
+    DatasetSnapshot,
+    Evaluation,
+    InstructionPair,
+    PairSource,
+    Review,
+    TrainingRun,
+)
 from finetune.models.pairs import CLAIM, CONTENT_FIELDS
 from kb.models import Chunk, Citation, Collection, Message, User
 
@@ -168,7 +179,8 @@ def measure(pair: InstructionPair, sources: Iterable[PairSource]) -> None:
 
 
 def log_of(user: User, dataset: Dataset) -> QuerySet[AuditEvent]:
-    """Decisions about a data set and those of its pairs that the user may see, or that are gone.
+    """Decisions about a data set, about its pairs that the user may see, or that are gone, and about
+    what was frozen, trained and activated, as far as the user may see it.
 
     Without those that `unbiased` keeps back.
     """
@@ -176,7 +188,26 @@ def log_of(user: User, dataset: Dataset) -> QuerySet[AuditEvent]:
     of_pairs = Q(subject_kind="instructionpair", subject_id__in=visible.values("pk"))
     of_set = Q(subject_kind="dataset", subject_id=dataset.pk) | Q(detail__dataset=dataset.pk)
     kept = AuditEvent.objects.visible_to(user).filter(collection=dataset.collection_id)
-    return unbiased(kept.filter(of_pairs | of_set), user)
+    return unbiased(kept.filter(of_pairs | of_set | _of_training(user, dataset)), user)
+
+
+def _of_training(user: User, dataset: Dataset) -> Q:
+    """Choose decisions about snapshots and runs, and about adapters as their pages show them."""
+    snapshots = DatasetSnapshot.objects.visible_to(user).filter(dataset=dataset)
+    runs = TrainingRun.objects.filter(snapshot__in=snapshots)
+    seen = Adapter.objects.visible_to(user).filter(run__in=runs)
+    managed = Adapter.objects.managed_by(user).filter(run__in=runs)
+    subjects: dict[str, QuerySet[Any]] = {
+        "datasetsnapshot": snapshots,
+        "trainingrun": runs,
+        "evaluation": Evaluation.objects.filter(adapter__in=seen),
+        "adapter": managed,
+        "activation": Activation.objects.filter(adapter__in=managed),
+    }
+    chosen = Q()
+    for kind, rows in subjects.items():
+        chosen |= Q(subject_kind=kind, subject_id__in=rows.values("pk"))
+    return chosen
 
 
 def unbiased(events: QuerySet[AuditEvent], user: User) -> QuerySet[AuditEvent]:

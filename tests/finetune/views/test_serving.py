@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.html import strip_tags
 from pytest_django import Settings
 
+from finetune import activation as journey
 from finetune import evaluation, loading
 from finetune.models import Activation, Adapter, AuditEvent, Dataset, RetrainRule
 from kb.backends import get_backend
@@ -195,6 +196,28 @@ def test_an_owner_unloads_what_answers_nobody_and_says_why(
     told = AuditEvent.objects.get(action="unloaded", subject_id=adapter.pk)
     assert (told.user, told.detail["reason"]) == (alice, "It is old.")
     assert "Unload it" not in text(page, "adapter", adapter.pk)
+
+
+def logged(client: Client, dataset: Dataset) -> str:
+    rows = text(client, "audit", dataset.pk).partition("<tbody>")[2]
+    return " ".join(strip_tags(rows.replace("<", " <")).split())
+
+
+def test_the_log_of_a_data_set_tells_what_became_of_its_adapters(
+    client_of: Any,
+    foreign: Activation,
+    dataset: Dataset,
+    alice: User,
+    bob: User,
+    collection: Collection,
+) -> None:
+    evaluate(foreign.adapter)
+    journey.take_back(foreign, alice, state="rolled_back", reason="It answers worse.")
+    told = logged(client_of(alice), dataset)
+    assert f"Rolled back Activation {foreign.pk} {foreign.adapter.name} It answers worse." in told
+    assert "merger" not in told
+    collection.grant(bob, "curator")
+    assert "Rolled back" not in logged(client_of(bob), dataset), "only owners follow activations"
 
 
 # --- The list of adapters ------------------------------------------------------------------------
