@@ -147,7 +147,7 @@ def test_without_separate_positions_packed_rows_would_see_each_other(
     contaminated, _ = run(base, data, tmp_path / "contaminated", epochs=1)
 
     # Little, because so small a base hardly looks back; yet far beyond the test above.
-    assert abs(contaminated.base_loss - clean.base_loss) > 3e-5  # type: ignore[operator]
+    assert abs(contaminated.base_loss - clean.base_loss) > 1e-5  # type: ignore[operator]
 
 
 def test_a_batch_laid_into_one_row_gives_the_same_loss(

@@ -8,13 +8,14 @@ from typing import Any
 from finetune.hyperparameters import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+TEXTS = Path(__file__).with_name("texts")
 COLOURS = ("red", "green", "blue", "white", "black", "grey")
 THINGS = ("glacier", "harbour", "lantern", "orchard", "quarry", "viaduct", "windmill", "granary")
 
 
 def own_texts() -> list[str]:
-    """Read some of the project's own pages."""
-    return [(ROOT / name).read_text() for name in ("README.md", "docs/use.md", "docs/operate.md")]
+    """Read pages of the project as they once were: what a base learns stays when docs change."""
+    return [(TEXTS / f"{name}.txt").read_text() for name in ("readme", "use", "operate")]
 
 
 def rows(count: int, split: str, *, seed: int = 0) -> list[dict[str, Any]]:
