@@ -48,6 +48,7 @@ BODIES = {
     ("post", "duplicates/{id}/decision/"): {"decision": "kept_all"},
     ("post", "adapters/{id}/activations/"): {"reason": "Better."},
     ("post", "activations/{id}/roll-back/"): {},
+    ("post", "adapters/{id}/unload/"): {"reason": "Memory."},
     ("put", "datasets/{id}/retrain-rule/"): {"new_pairs": 1},
     ("post", "arena-votes/{id}/"): {"verdict": "left"},
     ("post", "erasures/"): {"kind": "document", "name": "7"},
