@@ -27,3 +27,13 @@ def test_a_signed_in_person_tries_a_call_there(alice: User, visit: Visit) -> Non
 
     expect(operation.locator(".live-responses-table")).to_contain_text("201")
     assert alice.memberships.filter(collection__name="Made by hand", role="owner").exists()
+
+
+def test_the_description_is_as_dark_as_the_other_pages(alice: User, visit: Visit) -> None:
+    page = visit(alice, "/api/v1/docs/", dark=True)
+    expect(page.locator("html")).to_have_class("dark-mode")  # what Swagger's style goes by
+    page.context.add_cookies([{"name": "theme", "value": "light", "url": page.url}])
+    page.reload()
+    expect(page.locator("html")).to_have_class("")
+    page.get_by_role("link", name="Back to Tacit").click()
+    expect(page.get_by_label("Your question")).to_be_visible()

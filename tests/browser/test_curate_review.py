@@ -116,6 +116,8 @@ def test_edit_undo_skip_and_similar_by_keyboard(
     page.keyboard.press("e")
     area = page.get_by_label("Output", exact=True)
     expect(area).to_be_focused()
+    # The bar of keys stands over the end of a page; an edit has buttons of its own there.
+    expect(page.get_by_role("toolbar", name="Judge this pair")).to_be_hidden()
     area.fill("The glacier melts in August [1].")
     expect(page.locator("[data-difference] del")).to_have_text("July")
     expect(page.locator("[data-difference] ins")).to_have_text("August")
@@ -123,6 +125,7 @@ def test_edit_undo_skip_and_similar_by_keyboard(
     picture(page, "review-edit")
     page.keyboard.press("Escape")
     expect(area).to_be_hidden()
+    expect(page.get_by_role("toolbar", name="Judge this pair")).to_be_visible()
     page.keyboard.press("e")
     area.fill("The glacier melts in August [1].")
     page.keyboard.press("Control+Enter")

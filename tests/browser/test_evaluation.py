@@ -94,6 +94,9 @@ def test_a_vote_takes_one_key_and_tells_the_names_afterwards(
     expect(page.get_by_text("You preferred the adapter.")).to_be_visible()
     press(page, "0")
     expect(page.get_by_text("1 for both alike")).to_be_visible()
+    drawn = page.locator(".interval svg").bounding_box()
+    assert drawn
+    assert drawn["height"] < 20  # a line, in the style of the page
     assert sorted(ArenaVote.objects.exclude(verdict="").values_list("verdict", flat=True))[-1] == (
         "tie"
     )

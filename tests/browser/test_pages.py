@@ -14,6 +14,7 @@ from finetune.models import Dataset, TrainingMetric, TrainingRun
 from kb.models import Collection, Document, Job, User
 from tests.browser.conftest import DESKTOP, PHONE, Accessible, Visit
 from tests.conftest import AddDocument
+from tests.finetune.rated import answer, ask, rate
 from tests.finetune.test_snapshots import fill, freeze
 from tests.finetune.views.test_training import REPORT
 from tests.kb.api.conftest import secret_of
@@ -23,6 +24,7 @@ __all__ = ["static_files_as_they_lie"]
 
 pytestmark = pytest.mark.browser
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+ARABIC = "يذوب النهر الجليدي في أواخر الصيف."
 GERMAN = "Gefährdungsbeurteilungen der Arbeitsplätze und Betriebsanweisungen"
 LOOKS = pytest.mark.parametrize(
     ("size", "dark"), [(DESKTOP, True), (PHONE, False)], ids=["desk", "phone"]
@@ -127,6 +129,54 @@ def test_people_and_their_accounts(
 
 
 @LOOKS
+def test_conversations(
+    visit: Visit, bob: User, document: Document, accessible: Accessible,
+    size: tuple[int, int], dark: bool,
+) -> None:  # fmt: skip
+    question = ask(bob, f"Was heißt {LONG}?")
+    first = answer(question, f"{LONG} [1]. `{LONG}` {ARABIC}", document)
+    last = answer(question, f"Ein langes Wort [1].\n\n|{LONG}|b|\n|-|-|\n|1|2|", document)
+    nothing = answer(ask(bob, ARABIC), "", document, found_nothing=True, cites=())
+    rate(nothing, -1)
+    of, one = f"/c/{question.conversation_id}", f"/messages/{last.pk}"
+    cited = last.citations.get().pk
+    page = visit(bob, f"{of}/", size=size, dark=dark)
+    for path in (
+        "/", f"{of}/", f"{of}/?leaf={first.pk}", f"/c/{nothing.conversation_id}/", f"{of}/rename/",
+        f"{of}/delete/", f"{one}/why/", f"{one}/rate/", f"{one}/compare/",
+        f"/source/citation/{cited}/",
+    ):  # fmt: skip
+        check(page, path, size, accessible)
+
+
+def test_what_people_wrote_runs_as_its_script_runs(
+    visit: Visit, alice: User, add_document: AddDocument
+) -> None:
+    written = add_document("ice.txt", ARABIC)
+    page = visit(alice, f"/documents/{written.pk}/")
+    # The full stop ends the line: it stands to the left of what is read first.
+    places = page.locator(".paper p").evaluate(
+        "p => [0, p.textContent.trimEnd().length - 1].map(at => { const range = new Range();"
+        "const text = document.createTreeWalker(p, NodeFilter.SHOW_TEXT).nextNode();"
+        "range.setStart(text, at); range.setEnd(text, at + 1);"
+        "return range.getBoundingClientRect().left; })"
+    )
+    assert places[1] < places[0]
+
+
+def test_what_an_address_points_at_stands_below_the_bar_of_a_phone(
+    visit: Visit, alice: User, dataset: Dataset
+) -> None:
+    run = TrainingRun.objects.get(name=LONG)
+    page = visit(alice, f"/train/run/{run.pk}/?card=L4#cards", size=PHONE)
+    summary = page.get_by_text("On another card, estimated").bounding_box()
+    bar = page.locator(".top-bar").bounding_box()
+    assert summary
+    assert bar
+    assert summary["y"] >= bar["y"] + bar["height"]
+
+
+@LOOKS
 def test_training(
     visit: Visit, alice: User, dataset: Dataset, accessible: Accessible,
     size: tuple[int, int], dark: bool,
@@ -147,12 +197,14 @@ def test_curation_under_a_long_name(
     size: tuple[int, int], dark: bool,
 ) -> None:  # fmt: skip
     pair = dataset.pairs.order_by("pk")[0].pk
+    empty = Dataset.objects.create(collection=dataset.collection, name="Nothing yet")
     dataset.saved_views.create(user=alice, name=LONG[:80], query="state=approved")
     page = visit(alice, "/curate/", size=size, dark=dark)
     of = f"/curate/{dataset.pk}"
     for path in (
         f"{of}/", f"{of}/export/", f"{of}/draft/", f"{of}/snapshots/", f"/curate/pair/{pair}/delete/",
         f"{of}/pairs/approve/?pair={pair}", f"{of}/pairs/reject/?pair={pair}", "/loop/",
+        f"/curate/{empty.pk}/",
     ):  # fmt: skip
         check(page, path, size, accessible)
 

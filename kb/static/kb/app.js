@@ -23,6 +23,10 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:sendError", () => toast(root.dataset.offline));
 // A fragment may ask for a sentence to be shown: HX-Trigger: {"toast": "Saved."}
 document.addEventListener("toast", (event) => toast(event.detail.value));
+// A wide table or long line of an answer is scrolled by keyboard, too, as those of documents are.
+document.addEventListener("htmx:load", (event) => {
+  for (const wide of event.target.querySelectorAll(".prose > table, .prose pre")) wide.tabIndex = 0;
+});
 
 export function remember(name, value) {
   const secure = location.protocol === "https:" ? "; secure" : "";

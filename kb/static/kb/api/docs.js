@@ -2,6 +2,10 @@
 "use strict";
 
 const place = document.getElementById("api");
+const root = document.documentElement;
+const theme = root.dataset.theme;
+const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
+root.classList.toggle("dark-mode", theme === "dark" || (theme !== "light" && isDark));
 
 function csrfToken() {
   const cookie = document.cookie.split("; ").find((part) => part.startsWith("csrftoken="));
