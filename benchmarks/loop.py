@@ -196,7 +196,7 @@ def plan(snapshot: "DatasetSnapshot", user: "User", base: Path) -> "TrainingRun"
 
     config = TrainingConfig(
         base_model=str(base), server="own", slug="colours", epochs=20, batch_size=1,
-        max_length=1024, learning_rate=6e-4, precision="fp32", checkpoint_every=5,
+        max_length=1024, learning_rate=1e-3, precision="fp32", checkpoint_every=5,
     )  # fmt: skip
     run = training.plan(snapshot, user, name="Colours", config=config)
     agent_works(Job.Kind.PREFLIGHT)
@@ -307,13 +307,12 @@ def main() -> None:
     arguments = parser.parse_args()
     steps = Steps(time.monotonic())
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    # A small base does not know when to stop, and the answers here have some ten words. What little
-    # it knows of anything else is soon forgotten, and by how much depends on the docs it was made of.
-    os.environ.setdefault("EVALUATION", '{"max_new_tokens": 64, "forgetting_nats": 0.6}')
+    # A small base does not know when to stop, and the answers here have some ten words.
+    os.environ.setdefault("EVALUATION", '{"max_new_tokens": 64}')
     with tempfile.TemporaryDirectory(prefix="tacit-loop-") as folder:
         base = Path(folder) / "base"
-        texts = [text for _, text in documents()]
-        texts += [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+        # The licence is long enough to learn from, and never changes what is learned.
+        texts = [*(text for _, text in documents()), (ROOT / "LICENSE").read_text()]
         _make_base(base, texts, arguments.steps)
         steps.say("Made a small base model.")
         key = secrets.token_urlsafe(16)
