@@ -86,12 +86,12 @@ class RuleForm(forms.ModelForm):
 
 
 class TraceForm(forms.Form):
-    """What should be forgotten: a document, by name or number, or a person, by user name."""
+    """What should be forgotten: a document, by name or number, or a person, by username."""
 
     kind = forms.ChoiceField(
         choices=[("document", _("A document")), ("person", _("A person"))], label=_("What")
     )
     name = forms.CharField(
         label=_("Name"), max_length=255,
-        help_text=_("The document’s name or number, or the person’s user name."),
+        help_text=_("The document’s name or number, or the person’s username."),
     )  # fmt: skip

@@ -57,7 +57,7 @@ class ReasonInput(Input):
 
 class ErasureInput(Input):
     kind = serializers.ChoiceField(choices=["document", "person"])
-    name = serializers.CharField(max_length=255, help_text="A document's id or a user name.")
+    name = serializers.CharField(max_length=255, help_text="A document's id or a username.")
     reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=REASON)
 
 

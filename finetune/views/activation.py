@@ -126,9 +126,11 @@ def _context(request: PersonRequest, found: Activation) -> dict[str, Any]:
     # What ended after it was deployed had come all the way.
     reached = found.state if found.state in STEPS else ("deployed" if found.deployed_at else "")
     here = STEPS.index(reached) if reached else -1
+    # What failed or was taken back on the way says so, and waits for nothing any more.
+    shown = STEPS if reached or found.state in journey.UNDER_WAY else ()
     return {
         "activation": found,
-        "steps": [(state(step).label, at <= here, at == here + 1) for at, step in enumerate(STEPS)],
+        "steps": [(state(step).label, at <= here, at == here + 1) for at, step in enumerate(shown)],
         "moves": found.state in journey.UNDER_WAY and found.state != state.WAITING,
         "compared": _compared(found),
         "may_approve": found.state == state.WAITING and found.requested_by != request.user,

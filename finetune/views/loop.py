@@ -164,7 +164,7 @@ def _run(
     plan = reverse("run_new") + (f"?snapshot={snapshot.pk}" if snapshot else "")
     if not isinstance(run, TrainingRun):
         return Box(
-            _("Run"), "working", "0", _("runs"), None, _("Plan a run"), plan,
+            _("Run"), "train", "0", _("runs"), None, _("Plan a run"), plan,
             is_due=snapshot is not None,
         )  # fmt: skip
     is_new = snapshot is not None and run.snapshot_id < snapshot.pk and run.is_final
@@ -176,7 +176,7 @@ def _run(
     elif is_new:
         action, address = _("Train on the new snapshot"), plan
     return Box(
-        _("Run"), "working", run.get_state_display(), "", run.finished_at or run.created_at,
+        _("Run"), "train", run.get_state_display(), "", run.finished_at or run.created_at,
         action, address, run.name, is_due=is_new or run.state == TrainingRun.State.DRAFT,
     )  # fmt: skip
 

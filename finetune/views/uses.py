@@ -27,6 +27,7 @@ def document_uses(request: PersonRequest) -> HttpResponse:
     using = using_document(*ids) if len(ids) > 1 else DatasetSnapshot.objects.none()
     snapshots = DatasetSnapshot.objects.visible_to(request.user).filter(pk__in=using.values("pk"))
     context = {
+        "documents": len(ids),
         "pairs": pairs.count(),
         "approved": pairs.approved().count(),
         "snapshots": snapshots.select_related("dataset").order_by("pk")[:SHOWN_SNAPSHOTS],

@@ -50,10 +50,12 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def file_size(size_bytes: int) -> str:
-    """Say a size in MB, or in KB below a tenth of one."""
+    """Say a size in MB, in KB below a tenth of one, and in GB from a thousand."""
     if size_bytes < 100_000:
         return gettext("%(size)s KB") % {"size": max(1, round(size_bytes / 1000))}
     size = size_bytes / 1_000_000
+    if size >= 1000:
+        return gettext("%(size)s GB") % {"size": f"{size / 1000:,.1f}"}
     return gettext("%(size)s MB") % {"size": f"{size:,.1f}" if size < 100 else f"{size:,.0f}"}
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from kb.models import Collection, Document, User
 from tests.browser.conftest import PHONE, Accessible, Visit
@@ -96,6 +96,26 @@ def test_the_menu_of_the_last_row_is_not_cut_off(
     page.get_by_label("Actions for Glaciers").click()
 
     expect(page.get_by_role("link", name="Delete")).to_be_in_viewport(ratio=1)
+
+
+def test_what_was_asked_for_rows_that_were_drawn_anew_meanwhile_is_dropped(
+    alice: User, visit: Visit, add_document: AddDocument
+) -> None:
+    add_document("waits.md", "# Waits", wait=False)
+    page = visit(alice, "/documents/")
+    held: list[Route] = []
+    with page.expect_request(re.compile("/documents/progress/")):
+        page.route(re.compile("/documents/progress/"), lambda route: held.append(route))
+    page.evaluate("document.getElementById('document-table').dataset.old = ''")
+    page.get_by_label("Tag", exact=True).fill("none")
+    page.get_by_label("Tag", exact=True).press("Enter")
+    expect(page.locator("[data-old]")).to_have_count(0)
+
+    with page.expect_response(re.compile("/documents/progress/")):
+        held.pop(0).continue_()
+
+    # An error in the console fails the test at its end.
+    expect(page.get_by_text("No document matches")).to_be_visible()
 
 
 def test_a_row_that_is_being_read_stays_chosen_and_its_menu_open(

@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("kind", choices=sorted(FIND))
-        parser.add_argument("name", help="a document's name or id, or a user name")
+        parser.add_argument("name", help="a document's name or id, or a username")
         parser.add_argument("--reason", default="", help="erase it, and why; kept in the log")
         parser.add_argument("--user", help="who asks; the first administrator unless named")
 

@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("folder", type=Path)
         parser.add_argument("--collection", required=True, help="its name; made when missing")
         parser.add_argument("--public", action="store_true", help="a new collection is public")
-        parser.add_argument("--owner", help="user name; owns a new collection, adds the files")
+        parser.add_argument("--owner", help="username; owns a new collection, adds the files")
         parser.add_argument("--no-wait", action="store_true", help="return once all are queued")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -15,6 +15,9 @@ document.addEventListener("htmx:responseError", (event) => {
 });
 // A session that has ended answers with the sign-in page; it is no part of this one.
 document.addEventListener("htmx:beforeSwap", (event) => {
+  const { elt: asker, verb } = event.detail.requestConfig;
+  // Drawn anew since it asked: its successor asks again, and htmx would look for places inside it.
+  if (verb === "get" && !asker.isConnected) event.detail.shouldSwap = false;
   const answered = new URL(event.detail.xhr.responseURL || location.href);
   if (answered.pathname !== root.dataset.signIn) return;
   event.detail.shouldSwap = false;

@@ -59,10 +59,19 @@ def test_an_owner_asks_for_an_activation_and_follows_it(page: Client, adapter: A
     assert (made.share, made.state) == (0.25, "requested")
     assert made.job is not None
     assert made.job.kind == Job.Kind.ACTIVATE
-    assert "25%" in text(page, "activation", made.pk)
+    on_its_way = text(page, "activation", made.pk)
+    assert "25%" in on_its_way
+    assert 'class="steps"' in on_its_way
     again = page.post(reverse("activate", args=[adapter.pk]), {"share": "25", "reason": "Again."})
     assert again.status_code == 400
     assert "on its way already" in again.content.decode()
+
+
+def test_an_activation_that_failed_shows_no_step_as_waiting(page: Client, adapter: Adapter) -> None:
+    failed = Activation.objects.create(adapter=adapter, state="failed", error="No room is left.")
+    shown = text(page, "activation", failed.pk)
+    assert "No room is left." in shown
+    assert 'class="steps"' not in shown
 
 
 def test_a_closed_gate_wants_a_reason_of_its_own(page: Client, adapter: Adapter) -> None:
