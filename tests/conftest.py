@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.core.files.base import ContentFile
+from django.core.mail.utils import DNS_NAME
 from django.db import connection, connections, transaction
 
 from kb.models import Collection, Document, Job, User
@@ -31,6 +32,12 @@ def shared_data() -> Path:
 def hash_passwords_quickly() -> None:
     """Argon2 takes a tenth of a second and 64 MB on purpose; tests make people by the hundred."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def know_our_own_name() -> None:
+    """A message names the machine; without a network, asking for the name takes many seconds."""
+    DNS_NAME._fqdn = "localhost"
 
 
 @pytest.fixture(scope="session", autouse=True)

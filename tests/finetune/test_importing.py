@@ -363,7 +363,7 @@ def test_any_common_encoding_is_recognised(
 def test_a_western_file_is_recognised_even_where_its_first_accent_comes_late(
     dataset: Dataset, alice: User
 ) -> None:
-    rows = "".join(f"How deep is lake {n}?,It is {n} metres deep.\n" for n in range(20_000))
+    rows = "".join(f"How deep is lake {n}?,{'It is deep. ' * 40}\n" for n in range(2_000))
     late = (
         "Où fond le glacier ?,À côté du café – c’est déjà l’été.\n"
         "Quelle est la durée du séjour ?,Elle dépend de la saison et des congés.\n"
@@ -372,8 +372,8 @@ def test_a_western_file_is_recognised_even_where_its_first_accent_comes_late(
 
     made = bring_in(dataset, alice, f"instruction,output\n{rows}{late}".encode("cp1252"))
 
-    assert made.imported_count == 20_003
-    assert dataset.pairs.get(row_number=20_001).output == "À côté du café – c’est déjà l’été."
+    assert made.imported_count == 2_003
+    assert dataset.pairs.get(row_number=2_001).output == "À côté du café – c’est déjà l’été."
 
 
 def test_the_sweeper_keeps_the_files_of_imports(
