@@ -35,17 +35,17 @@ def test_an_ended_process_does_not_run_even_before_it_is_buried():
 @pytest.mark.skipif(not processes.PROC.is_dir(), reason="threads are read from /proc")
 def test_a_process_runs_as_long_as_any_of_its_threads():
     program = (
-        "import ctypes, os, threading, time;"
-        "threading.Thread(target=lambda: (time.sleep(0.5), os._exit(0))).start();"
-        "print('ready', flush=True); ctypes.CDLL(None).pthread_exit(None)"
+        "import ctypes, os, threading;"
+        "threading.Thread(target=lambda: (os.read(0, 1), os._exit(0))).start();"
+        "ctypes.CDLL(None).pthread_exit(None)"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        process.stdout.readline()
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        assert process.stdin
         while " Z " not in (processes.PROC / str(process.pid) / "stat").read_text():
             time.sleep(0.001)
         assert process.poll() is None
         assert processes.started_at(process.pid) is not None, "its first thread alone has ended"
+        process.stdin.close()
         assert processes.wait_until_ended(process.pid, timeout_s=5)
         assert process.poll() == 0
 

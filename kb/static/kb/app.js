@@ -13,11 +13,11 @@ document.addEventListener("htmx:responseError", (event) => {
   const status = event.detail.xhr.status;
   toast(root.dataset[status === 429 ? "tooMany" : status === 403 ? "refused" : "failed"]);
 });
-// A session that has ended answers with the sign-in page; it is no part of this one.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { elt: asker, verb } = event.detail.requestConfig;
   // Drawn anew since it asked: its successor asks again, and htmx would look for places inside it.
   if (verb === "get" && !asker.isConnected) event.detail.shouldSwap = false;
+  // A session that has ended answers with the sign-in page; it is no part of this one.
   const answered = new URL(event.detail.xhr.responseURL || location.href);
   if (answered.pathname !== root.dataset.signIn) return;
   event.detail.shouldSwap = false;
